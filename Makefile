@@ -1,0 +1,53 @@
+# Every target works alone on a machine that has git, make and Python 3.11, nothing else.
+VENV := .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+# What `make tune` and `make bench` work on.
+SHAPE ?= 256x256x256
+DTYPE ?= f32
+BUDGET ?= 30s
+# Continuous integration has no GPU: there the tests must find the software adapter or fail.
+ifneq ($(CI),)
+export GEMMTUNE_EXPECT_ADAPTER ?= llvmpipe
+endif
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help tune test lint format bench wheel clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | sort | expand -t 10
+
+tune: $(VENV)/.adapter ## tune one small problem here and print what lookup now returns
+	$(BIN)/gemmtune tune --shape $(SHAPE) --dtype $(DTYPE) --budget $(BUDGET)
+	$(BIN)/gemmtune lookup $(SHAPE) --dtype $(DTYPE)
+
+test: lint $(VENV)/.adapter ## lint, then run every test on the adapter of this machine
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed ## check format, lint rules and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+bench: $(VENV)/.adapter ## time tuned, default and naive kernels side by side (SHAPE=, DTYPE=)
+	$(BIN)/gemmtune bench $(SHAPE) --dtype $(DTYPE)
+
+wheel: $(VENV)/.installed ## build the wheel into dist/
+	$(BIN)/python -m hatchling build -t wheel
+
+clean: ## delete what was built here, the virtual environment too
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Stamps: a second run starts at once unless what they depend on has changed.
+$(VENV)/.installed: pyproject.toml scripts/ensure-venv.sh scripts/apt-install.sh
+	@scripts/ensure-venv.sh $(VENV)
+	@touch $@
+
+$(VENV)/.adapter: $(VENV)/.installed scripts/ensure-vulkan.sh
+	@scripts/ensure-vulkan.sh $(BIN)/python
+	@touch $@

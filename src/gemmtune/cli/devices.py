@@ -1,0 +1,64 @@
+"""``gemmtune devices``: the adapters of this machine and what each can really do."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gemmtune.cli.options import Commands, add_command, add_json
+from gemmtune.cli.output import print_json
+from gemmtune.device import Device
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = add_command(
+        commands,
+        "devices",
+        _run,
+        "list the adapters of this machine and what each can do",
+        examples=("gemmtune devices", "gemmtune devices --json"),
+    )
+    add_json(parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from gemmtune.executors import list_devices
+    from gemmtune.executors.local.adapters import choose
+
+    devices = list_devices()
+    default = choose(devices)
+    if args.json:
+        print_json([_as_json(i, device, i == default) for i, device in enumerate(devices)])
+        return 0
+    for index, device in enumerate(devices):
+        print("\n".join(_lines(index, device, index == default)))
+    return 0
+
+
+def _as_json(index: int, device: Device, default: bool) -> dict[str, Any]:
+    facts = {"index": index, "key": device.key, "default": default}
+    return device.to_json() | facts | {"software": device.software}
+
+
+def _lines(index: int, device: Device, default: bool) -> list[str]:
+    limits = device.limits
+    kind = "software: right numbers, meaningless speed" if device.software else "hardware"
+    subgroups = f"size {device.subgroup_size}" if device.subgroup_size else "no"
+    facts = {
+        "key": device.key,
+        "kind": f"{device.adapter_type}, {kind}",
+        "backend": f"{device.backend}, driver {device.driver}",
+        "f16": _yes(device.has("shader-f16")),
+        "subgroups": subgroups,
+        "timestamps": _yes(device.has("timestamp-query")),
+        "workgroup": f"{limits.workgroup_storage_bytes} bytes of memory, "
+        f"{limits.invocations_per_workgroup} invocations",
+        "buffer": f"{limits.storage_binding_bytes} bytes in one binding",
+    }
+    mark = " (default)" if default else ""
+    return [f"{index}: {device.name}{mark}", *(f"   {k:<11}{v}" for k, v in facts.items())]
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,203 @@
+"""``gemmtune tune``: which problems, on which adapter, how long; then a table of the winners."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gemmtune.cli.options import (
+    Commands,
+    Parser,
+    adapter_url,
+    add_adapter,
+    add_command,
+    add_database,
+    add_json,
+    add_problem,
+    count,
+    database,
+    epilogue,
+    problem,
+    seconds,
+)
+from gemmtune.cli.output import (
+    duration,
+    gflops,
+    percent,
+    print_json,
+    print_software_note,
+    print_table,
+    times,
+)
+from gemmtune.device import Device
+from gemmtune.errors import UsageError
+from gemmtune.kernels import FAMILIES
+from gemmtune.problem import Gemm
+from gemmtune.shapes import PRESETS, preset, read_shapes
+
+if TYPE_CHECKING:
+    from gemmtune.tune import TuneOptions, TuneResult
+
+_EXAMPLES = (
+    "gemmtune tune --shape 1024x1024x1024",
+    "gemmtune tune --shape 1x4096x4096 --shape 512x4096x4096 --dtype f16 --budget 10m",
+    "gemmtune tune --preset llama3-8b --dtype f16 --trials 200 --seed 1",
+    "gemmtune tune --shapes-file shapes.txt --family tiled --db results.db",
+)
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = add_command(
+        commands, "tune", _run, "search, verify, time and keep kernels", examples=_EXAMPLES
+    )
+    what = parser.add_argument_group("what to tune (at least one)")
+    what.add_argument(
+        "--shape", action="append", default=[], metavar="MxNxK[xBATCH]", help="may be repeated"
+    )
+    what.add_argument(
+        "--preset", choices=PRESETS, metavar="NAME", help=f"one of {', '.join(PRESETS)}"
+    )
+    what.add_argument("--shapes-file", metavar="FILE", help="one shape a line; # begins a comment")
+    add_problem(parser)
+    _add_search(parser)
+    add_adapter(parser)
+    add_database(parser, "database to keep results in")
+    show = parser.add_mutually_exclusive_group()
+    show.add_argument("--plain", action="store_true", help="progress as plain lines")
+    show.add_argument("--quiet", action="store_true", help="no progress")
+    add_json(parser)
+
+
+def _add_search(parser: Parser) -> None:
+    group = parser.add_argument_group("search")
+    group.add_argument(
+        "--family",
+        action="append",
+        default=[],
+        choices=tuple(FAMILIES),
+        metavar="NAME",
+        help=f"one of {', '.join(FAMILIES)}; may be repeated (default: all but naive)",
+    )
+    group.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="time per problem, e.g. 90s or 10m (default: 60s, or no limit with --trials)",
+    )
+    group.add_argument(
+        "--trials", type=count, metavar="N", help="configs per problem, earlier runs included"
+    )
+    group.add_argument(
+        "--sampler", default="tpe", metavar="NAME", help="tpe (default), random or exhaustive"
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random")
+    group.add_argument("--workers", type=count, metavar="N", help="processes that compile")
+
+
+def _run(args: argparse.Namespace) -> int:
+    problems = _problems(args)
+    options = _options(args)
+    from gemmtune.executors import open_executor
+    from gemmtune.progress import Progress
+    from gemmtune.store import Store
+    from gemmtune.tune import tune
+
+    with Store.open(database(args, write=True)) as store:
+        executor = open_executor(adapter_url(args), workers=args.workers, policy=options.policy)
+        try:
+            with Progress.open(plain=args.plain, quiet=args.quiet) as report:
+                results = tune(problems, executor, store, options, report=report)
+            _print(args, results, executor.device, store.where)
+        finally:
+            executor.close()
+    if results and results[-1].stop == "interrupted":
+        print(
+            "gemmtune: interrupted; all results are kept, the same command continues",
+            file=sys.stderr,
+        )
+        return 130
+    return 0 if all(result.best for result in results) else 1
+
+
+def _problems(args: argparse.Namespace) -> list[Gemm]:
+    problems = [problem(args, shape) for shape in args.shape]
+    if args.preset is not None:
+        problems += preset(args.preset, args.dtype, **epilogue(args))
+    if args.shapes_file is not None:
+        problems += read_shapes(args.shapes_file, args.dtype, **epilogue(args))
+    if not problems:
+        raise UsageError("nothing to tune: give --shape MxNxK, --preset NAME or --shapes-file FILE")
+    return problems
+
+
+def _options(args: argparse.Namespace) -> TuneOptions:
+    budget_s = None if args.budget is None else seconds(args.budget)
+    from gemmtune.tune import TuneOptions
+
+    if budget_s is None and args.trials is None:
+        budget_s = 60.0
+    return TuneOptions(
+        budget_s=budget_s,
+        trials=args.trials,
+        sampler=args.sampler,
+        seed=args.seed,
+        families=tuple(dict.fromkeys(args.family)),
+    )
+
+
+def _print(
+    args: argparse.Namespace, results: Sequence[TuneResult], device: Device, where: str
+) -> None:
+    if args.json:
+        print_json({"device": device.key, "database": where, "problems": [*map(_as_json, results)]})
+        return
+    headers = ("problem", "winner", "time", "GFLOP/s", "spread", "speed-up", "trials", "failed")
+    print_table(headers, [_row(result) for result in results])
+    print(f"speed-up: over the default config; spread: interquartile range; kept in {where}")
+    print_software_note(device)
+
+
+def _row(result: TuneResult) -> tuple[str, ...]:
+    best, time_ns, spread = result.best, _best_ns(result), _spread(result)
+    return (
+        result.gemm.key,
+        best.family if best else "none",
+        duration(time_ns),
+        gflops(result.gemm.flops / time_ns if time_ns else None),
+        percent(spread),
+        times(result.default_ns / time_ns if result.default_ns and time_ns else None),
+        str(result.trials),
+        str(sum(result.failures.values())),
+    )
+
+
+def _as_json(result: TuneResult) -> dict[str, Any]:
+    best, time_ns = result.best, _best_ns(result)
+    return {
+        "problem": result.gemm.to_json(),
+        "problem_key": result.gemm.key,
+        "family": best.family if best else None,
+        "config": best.config.to_json() if best else None,
+        "time_ns": time_ns,
+        "gflops": result.gemm.flops / time_ns if time_ns else None,
+        "spread": _spread(result),
+        "default_ns": result.default_ns,
+        "trials": result.trials,
+        "measured": result.measured,
+        "failures": dict(result.failures),
+        "seconds_s": result.seconds_s,
+        "stop": result.stop,
+    }
+
+
+def _best_ns(result: TuneResult) -> float | None:
+    return result.best.time_ns if result.best else None
+
+
+def _spread(result: TuneResult) -> float | None:
+    from gemmtune.job import Measurement
+
+    found = result.best.result if result.best else None
+    return found.spread if isinstance(found, Measurement) else None

@@ -1,0 +1,100 @@
+"""What identifies an adapter and what it can do. Knows nothing of wgpu: executors fill it in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The WebGPU limits that a GEMM can meet; the defaults are those every WebGPU device has.
+
+    Source: https://www.w3.org/TR/webgpu/#limits
+    """
+
+    workgroup_storage_bytes: int = 16384
+    """maxComputeWorkgroupStorageSize."""
+    invocations_per_workgroup: int = 256
+    """maxComputeInvocationsPerWorkgroup."""
+    workgroup_size_x: int = 256
+    """maxComputeWorkgroupSizeX."""
+    workgroups_per_dimension: int = 65535
+    """maxComputeWorkgroupsPerDimension."""
+    storage_binding_bytes: int = 134217728
+    """maxStorageBufferBindingSize."""
+    buffer_bytes: int = 268435456
+    """maxBufferSize."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One adapter as one driver and one backend show it. ``Device()`` is the least any has."""
+
+    name: str = "any"
+    """As the driver names it, e.g. NVIDIA H100 80GB HBM3."""
+    vendor_id: int = 0
+    """PCI vendor, e.g. 0x10de."""
+    device_id: int = 0
+    """PCI device."""
+    backend: str = "any"
+    """vulkan, metal, d3d12, opengl."""
+    driver: str = ""
+    """Driver name and version."""
+    adapter_type: str = "unknown"
+    """discrete, integrated, cpu or unknown."""
+    features: tuple[str, ...] = ()
+    """WebGPU feature names, sorted, e.g. shader-f16, subgroup, timestamp-query."""
+    limits: Limits = field(default_factory=Limits)
+    """What the adapter allows."""
+    subgroup_size: int = 0
+    """Measured by a kernel; 0: not known, or no subgroups."""
+
+    @property
+    def key(self) -> str:
+        """Stable text for this adapter, backend and driver, e.g.
+        ``vulkan/10de-2330/nvidia-h100-80gb-hbm3/580.159.04``.
+        """
+        ids = f"{self.vendor_id:04x}-{self.device_id:04x}"
+        return "/".join((_slug(self.backend), ids, _slug(self.name), _slug(self.driver)))
+
+    @property
+    def hardware_key(self) -> str:
+        """`key` without the driver: the same chip through the same backend."""
+        return self.key.rsplit("/", 1)[0]
+
+    @property
+    def software(self) -> bool:
+        """Kernels run on the CPU: right numbers, meaningless speed."""
+        return self.adapter_type == "cpu" or any(
+            word in self.name.lower()
+            for word in ("llvmpipe", "lavapipe", "swiftshader", "basic render", "softpipe")
+        )
+
+    def has(self, feature: str) -> bool:
+        """Whether the adapter offers this WebGPU feature."""
+        return feature in self.features
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, sorted; limits nested."""
+        data: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        data["features"] = list(self.features)
+        data["limits"] = {f.name: getattr(self.limits, f.name) for f in fields(Limits)}
+        return dict(sorted(data.items()))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Device:
+        """The inverse of `to_json`; fields that a later version added are left out."""
+        known = {f.name for f in fields(cls)} - {"limits", "features"}
+        names = {f.name for f in fields(Limits)}
+        limits = {k: v for k, v in data.get("limits", {}).items() if k in names}
+        return cls(
+            **{k: v for k, v in data.items() if k in known},
+            features=tuple(data.get("features", ())),
+            limits=Limits(**limits),
+        )
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "unknown"

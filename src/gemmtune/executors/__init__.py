@@ -1,0 +1,95 @@
+"""Things that run jobs. A new one is one module here and one line in `open_executor`."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Protocol
+
+from gemmtune.device import Device
+from gemmtune.errors import MissingExtraError, UsageError
+from gemmtune.job import Job, Outcome, Policy, Versions
+
+
+class Executor(Protocol):
+    """Runs jobs on one device, several at a time.
+
+    Used from one thread. Whatever a kernel does, an outcome comes back for every job submitted:
+    a config that hangs, crashes the driver or loses the device is a `Failure`, never an exception.
+    Only one job's kernel runs on the device at any moment; what overlaps is compilation.
+
+    Raises (any method):
+        ExecutorError: workers cannot be started or keep dying without a job.
+    """
+
+    device: Device
+    """What it runs on."""
+    versions: Versions
+    """The software below it."""
+    capacity: int
+    """Jobs worth having in flight at once; submitting more waits in the queue."""
+
+    def submit(self, job: Job) -> None:
+        """Take a job; returns at once."""
+
+    def next(self, timeout_s: float | None = None) -> Outcome | None:
+        """The next outcome in the order they finish; None when nothing came within the time.
+
+        With nothing in flight it returns None at once.
+        """
+
+    def cancel(self) -> tuple[int, ...]:
+        """Give up every job in flight, killing workers if need be; returns their ids."""
+
+    def close(self) -> None:
+        """Cancel, end every worker, free the device. May be called twice."""
+
+
+def open_executor(
+    url: str = "local", *, workers: int | None = None, policy: Policy | None = None
+) -> Executor:
+    """The executor that ``url`` names.
+
+    Args:
+        url: ``local`` or ``local:SELECTOR``: worker processes on an adapter of this machine, by
+            index or part of its name, backend or key, else the best. ``fake`` or ``fake:SEED``:
+            made-up times, for tests.
+        workers: processes; None: as many as suit the adapter.
+        policy: how time is measured; None: the usual.
+
+    Raises:
+        UsageError: there is no such executor.
+        DeviceError: no adapter, or none that matches.
+        ExecutorError: workers cannot be started.
+        MissingExtraError: a package that the executor needs is not installed.
+    """
+    kind, _, rest = url.partition(":")
+    if kind == "local":
+        require_wgpu()
+        from gemmtune.executors.pool import Pool, worker_command
+
+        return Pool(worker_command(rest, policy or Policy()), workers)
+    if kind == "fake" and (not rest or rest.isdecimal()):
+        from gemmtune.executors.fake import FakeExecutor
+
+        return FakeExecutor(seed=int(rest) if rest else None)
+    raise UsageError(f"executor {url!r} is unknown; use local, local:ADAPTER, fake or fake:SEED")
+
+
+def list_devices() -> list[Device]:
+    """Every adapter of this machine, in the order of the indices that ``local:`` takes.
+
+    Raises:
+        MissingExtraError: wgpu is not installed.
+        ExecutorError: not even the list could be had.
+    """
+    require_wgpu()
+    from gemmtune.executors.probe import list_devices as probe
+
+    return probe()
+
+
+def require_wgpu() -> None:
+    """Raises MissingExtraError where a worker could not import what it needs."""
+    for package in ("numpy", "wgpu"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError.of(package, "tune")

@@ -1,0 +1,1 @@
+"""Running one job on a wgpu device of this process. The home of wgpu."""

@@ -1,0 +1,227 @@
+"""One job on a device of this process: compile, verify, time. Survives nothing; workers do that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gemmtune.device import Device
+from gemmtune.executors.local import timing
+from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError
+from gemmtune.executors.local.operands import Helpers, Operands, kernel_bindings
+from gemmtune.executors.local.verify import Expected, Verdict, Verifier
+from gemmtune.job import Failure, Job, Measurement, Outcome, Policy, Versions
+from gemmtune.kernels.base import check_problem
+from gemmtune.problem import Gemm
+
+KEPT_BYTES = 1024**3
+"""A problem's buffers stay on the device between jobs up to this size; workers share its memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A job whose kernel is ready to run."""
+
+    job: Job
+    """The job."""
+    pipeline: Any
+    """Its wgpu pipeline."""
+    compile_s: float
+    """Wall time of compiling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Problem:
+    """What stays on the device for one problem and seed."""
+
+    gemm: Gemm
+    seed: int
+    operands: Operands
+    verifier: Verifier
+
+
+class Runner:
+    """Runs jobs one after the other.
+
+    Args:
+        selector: the adapter, as `adapters.choose` takes it.
+        policy: how time is measured.
+
+    Raises:
+        DeviceError: there is no such adapter.
+    """
+
+    def __init__(self, selector: str = "", policy: Policy | None = None) -> None:
+        self._gpu = Gpu(selector)
+        self._policy = policy or Policy()
+        self._helpers = Helpers(self._gpu)
+        self._watch: timing.Stopwatch | None = None
+        self._problem: _Problem | None = None
+
+    @property
+    def device(self) -> Device:
+        """What it runs on."""
+        return self._gpu.device
+
+    @property
+    def versions(self) -> Versions:
+        """The software below."""
+        return self._gpu.versions
+
+    def compile(self, job: Job) -> Compiled | Outcome:
+        """The kernel's pipeline, or the outcome that says why there is none."""
+        started = time.perf_counter()
+        try:
+            reasons = check_problem(job.gemm, self.device)
+            if reasons:
+                raise JobError("validation", f"{job.gemm.key}: {'; '.join(reasons)}")
+            pipeline = self._gpu.pipeline(job.kernel.wgsl, kernel_bindings(job.gemm))
+            if self.device.software:
+                # Software drivers compile at the first dispatch; one without work brings it on.
+                self._first_dispatch(job, pipeline)
+        except JobError as error:
+            return _failed(job, error, compile_s=time.perf_counter() - started)
+        return Compiled(job=job, pipeline=pipeline, compile_s=time.perf_counter() - started)
+
+    def _first_dispatch(self, job: Job, pipeline: Any) -> None:
+        nothing = Gemm(m=0, n=0, k=0, bias=job.gemm.bias)
+        with self._gpu.failing_as("validation"):
+            operands = Operands(self._gpu, self._helpers, nothing, 0)
+            self._gpu.submit([[operands.dispatch(pipeline, 0, 0)]])
+            self._gpu.wait()
+            operands.free()
+
+    def run(self, compiled: Compiled, idle_s: float = 0.0) -> Outcome:
+        """Verifies and times. The device must be this job's alone meanwhile.
+
+        Args:
+            compiled: what `compile` gave.
+            idle_s: how long the device has had nothing to do.
+        """
+        job, started = compiled.job, time.perf_counter()
+        verified = started
+        try:
+            with self._gpu.failing_as("validation"):
+                problem = self._prepare(job)
+            plan, verdict = self._verify(compiled, problem)
+            verified = time.perf_counter()
+            with self._gpu.failing_as("validation"):
+                result = self._time(compiled, problem, plan, verdict, idle_s)
+        except JobError as error:
+            return _failed(
+                job,
+                error,
+                compile_s=compiled.compile_s,
+                verify_s=(verified if verified > started else time.perf_counter()) - started,
+            )
+        finally:
+            self._drop_if_large()
+        return Outcome(
+            job_id=job.id,
+            result=result,
+            compile_s=compiled.compile_s,
+            verify_s=verified - started,
+            measure_s=time.perf_counter() - verified,
+        )
+
+    def _stopwatch(self) -> timing.Stopwatch:
+        if self._watch is None:
+            buffers = (self._gpu.buffer(1 << 20), self._gpu.buffer(1 << 20))
+            with self._gpu.failing_as("validation"):
+                self._watch = timing.Stopwatch(self._gpu, self._helpers.load(*buffers))
+        return self._watch
+
+    def _prepare(self, job: Job) -> _Problem:
+        """The job's buffers and its right answer; kept from the job before where it is the same."""
+        kept = self._problem
+        if kept is not None and (kept.gemm, kept.seed) == (job.gemm, job.seed):
+            return kept
+        self._drop()
+        expected = Expected(
+            self._gpu,
+            self._helpers,
+            self._stopwatch(),
+            job.gemm,
+            job.seed,
+            self._policy.dispatch_limit_s,
+        )
+        operands = Operands(self._gpu, self._helpers, job.gemm, job.seed)
+        verifier = Verifier(self._gpu, self._helpers, operands, expected)
+        self._problem = _Problem(gemm=job.gemm, seed=job.seed, operands=operands, verifier=verifier)
+        return self._problem
+
+    def _drop(self) -> None:
+        if self._problem is not None:
+            self._problem.verifier.free()
+            self._problem = None
+
+    def _drop_if_large(self) -> None:
+        kept = self._problem
+        if kept is not None and 3 * kept.operands.size_bytes > KEPT_BYTES:
+            self._drop()
+
+    def _verify(self, compiled: Compiled, problem: _Problem) -> tuple[timing.Plan, Verdict]:
+        watch, operands = self._stopwatch(), problem.operands
+
+        def launch(first: int, count: int) -> Dispatch:
+            return operands.dispatch(compiled.pipeline, first, count)
+
+        workgroups = compiled.job.kernel.launch.workgroups
+        with self._gpu.failing_as("validation"):
+            # Some drivers finish compiling at the first dispatch; that is not the kernel's time.
+            watch.passes_ns([[launch(0, 0)]], apart=True)
+            plan = timing.plan(watch, launch, workgroups, self._policy.dispatch_limit_s)
+            parts = [[launch(*part)] for part in plan.parts]
+
+            def whole() -> None:
+                for part in parts:
+                    self._gpu.submit([part])
+                self._gpu.wait()
+
+            return plan, problem.verifier.check(whole)
+
+    def _time(
+        self,
+        compiled: Compiled,
+        problem: _Problem,
+        plan: timing.Plan,
+        verdict: Verdict,
+        idle_s: float,
+    ) -> Measurement:
+        operands, policy = problem.operands, self._policy
+        inputs = [(operands.a, operands.b)]
+        if policy.cache == "cold":
+            inputs = operands.cold_inputs()
+
+        def run_in(parts: Sequence[tuple[int, int]]) -> timing.Run:
+            variants = [
+                [operands.dispatch(compiled.pipeline, *part, inputs=pair) for part in parts]
+                for pair in inputs
+            ]
+            return timing.Run(self._stopwatch(), variants)
+
+        run = run_in(plan.parts)
+        warm_ns = run.warm_up(plan.time_ns, policy, idle_s)
+        if len(plan.parts) > 1 and warm_ns <= policy.dispatch_limit_s * timing.NS / 2:
+            # The plan was made on a clock that was still low.
+            run = run_in([(0, compiled.job.kernel.launch.workgroups)])
+            warm_ns = run.warm_up(warm_ns, policy, 0.0)
+        timed = run.measure(warm_ns, policy, compiled.job.best_ns)
+        largest = verdict.max_reference
+        return Measurement(
+            time_ns=timed.time_ns,
+            spread=timed.spread,
+            min_ns=timed.min_ns,
+            repetitions=timed.repetitions,
+            clock=timed.clock,
+            max_abs_error=verdict.max_abs_error,
+            max_rel_error=verdict.max_abs_error / largest if largest else 0.0,
+            tolerance=verdict.tolerance,
+        )
+
+
+def _failed(job: Job, error: JobError, *, compile_s: float, verify_s: float = 0.0) -> Outcome:
+    failure = Failure(kind=error.kind, message=str(error))
+    return Outcome(job_id=job.id, result=failure, compile_s=compile_s, verify_s=verify_s)

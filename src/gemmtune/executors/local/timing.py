@@ -1,0 +1,252 @@
+"""Device time: clocks that were checked, dispatches kept short, warm-up, samples.
+
+Knows how long things take, not whether they are right.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gemmtune.executors.local.gpu import Dispatch, Gpu
+from gemmtune.job import Policy
+
+NS = 1e9
+_MAX_PASSES = 64
+_MAX_DISPATCHES = 4096
+# One submission: long enough to hide the host's part, short for every driver's watchdog.
+_SUBMIT_NS = 50e6
+_WINDOW_NS = 20e6
+# The least warm-up: an idle GPU's clock takes tens of milliseconds to rise.
+_WARM_AFTER_IDLE_S = 0.06
+_WARM_AFTER_WORK_S = 0.02
+_BUSY_BEFORE_S = 0.05
+_STEADY = 0.01
+_QUANTA = 50
+_SPAN_NS = 50e3
+_HOST_SPAN_NS = 10e6
+# A dispatch is planned well under the limit, for the clock may be rising while we look.
+_PLANNED_SHARE = 0.6
+_GROWTH = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What was measured."""
+
+    time_ns: float
+    """Median of one whole GEMM."""
+    spread: float
+    """Interquartile range over the median."""
+    min_ns: float
+    """Fastest sample."""
+    repetitions: int
+    """Samples."""
+    clock: Literal["gpu", "host"]
+    """Which clock."""
+
+
+class Stopwatch:
+    """Times passes by the GPU's clock where it keeps time with the host's, else by the host's.
+
+    Args:
+        gpu: whose time.
+        load: something to dispatch while the two clocks are compared.
+    """
+
+    def __init__(self, gpu: Gpu, load: Dispatch) -> None:
+        self._gpu = gpu
+        self.clock: Literal["gpu", "host"] = "host"
+        self.quantum_ns = 1e3
+        if gpu.device.has("timestamp-query"):
+            self._queries = gpu.query_set(2 * _MAX_PASSES)
+            self._period_ns = gpu.timestamp_period_ns
+            self._calibrate(load)
+
+    def _calibrate(self, load: Dispatch) -> None:
+        """Uses the GPU's clock only if a batch takes as long by it as by the host's."""
+        count = 1
+        self._host_ns([[load]])
+        while self._host_ns([[load] * count]) < _SUBMIT_NS and count < _MAX_DISPATCHES:
+            count *= 2
+        for _ in range(3):
+            started = time.perf_counter()
+            self._gpu.submit([[load] * count], self._queries)
+            self._gpu.wait()
+            host_ns = (time.perf_counter() - started) * NS
+            ticks = self._gpu.ticks(self._queries, 2)
+            if abs((ticks[1] - ticks[0]) * self._period_ns - host_ns) <= 0.1 * host_ns:
+                self.clock = "gpu"
+                self.quantum_ns = self._quantum(load)
+                return
+
+    def _quantum(self, load: Dispatch) -> float:
+        self._gpu.submit([[load]] * _MAX_PASSES, self._queries)
+        ticks = self._gpu.ticks(self._queries, 2 * _MAX_PASSES)
+        step = math.gcd(*(tick - ticks[0] for tick in ticks))
+        return max(step, 1) * self._period_ns
+
+    @property
+    def span_ns(self) -> float:
+        """The shortest span worth timing."""
+        return _HOST_SPAN_NS if self.clock == "host" else max(_SPAN_NS, _QUANTA * self.quantum_ns)
+
+    def passes_ns(self, passes: Sequence[Sequence[Dispatch]], *, apart: bool) -> list[float]:
+        """How long each pass took.
+
+        Args:
+            passes: at most 64.
+            apart: each is a submission of its own, so that others get the device in between.
+        """
+        if self.clock == "host":
+            return [self._host_ns([dispatches]) for dispatches in passes]
+        if apart:
+            return [span for one in passes for span in self.passes_ns([one], apart=False)]
+        self._gpu.submit(passes, self._queries)
+        ticks = self._gpu.ticks(self._queries, 2 * len(passes))
+        spans = [ticks[2 * i + 1] - ticks[2 * i] for i in range(len(passes))]
+        if any(span < 0 or span * self._period_ns > 3600 * NS for span in spans):
+            # The clock was reset below us, as some drivers do when a chip changes its power state.
+            self.clock = "host"
+            return self.passes_ns(passes, apart=apart)
+        return [span * self._period_ns for span in spans]
+
+    def _host_ns(self, passes: Sequence[Sequence[Dispatch]]) -> float:
+        started = time.perf_counter()
+        self._gpu.submit(passes)
+        self._gpu.wait()
+        return (time.perf_counter() - started) * NS
+
+
+Slice = Callable[[int, int], Dispatch]
+"""A launch of (first workgroup, count of them)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A whole GEMM in parts, none expected to take longer than the limit."""
+
+    parts: tuple[tuple[int, int], ...]
+    """First workgroup and count of each part."""
+    time_ns: float
+    """What the whole is expected to take."""
+
+
+def plan(watch: Stopwatch, launch: Slice, workgroups: int, limit_s: float) -> Plan:
+    """Finds by ever larger small runs how many workgroups fit one dispatch.
+
+    The first run is of one workgroup, each next one eight times larger, as long as the time so
+    far says that it stays under the limit: nobody knows beforehand how slow a kernel or a device
+    is.
+    """
+    limit_ns = limit_s * NS * _PLANNED_SHARE
+    count = 1
+    while True:
+        count = min(count, max(workgroups, 1))
+        (span,) = watch.passes_ns([[launch(0, count)]], apart=True)
+        if count >= workgroups or span * _GROWTH > limit_ns:
+            break
+        count *= _GROWTH
+    per_group = max(span, 100.0) / count
+    expected = per_group * max(workgroups, 1)
+    if expected <= limit_ns:
+        return Plan(parts=((0, workgroups),), time_ns=expected)
+    each = min(workgroups, max(1, int(limit_ns / per_group)))
+    starts = range(0, workgroups, each)
+    parts = tuple((first, min(each, workgroups - first)) for first in starts)
+    return Plan(parts=parts, time_ns=expected)
+
+
+class Run:
+    """One planned GEMM, again and again.
+
+    Args:
+        watch: the clock.
+        variants: dispatches of the whole GEMM's parts; several that differ in their inputs are
+            used in turn.
+    """
+
+    def __init__(self, watch: Stopwatch, variants: Sequence[Sequence[Dispatch]]) -> None:
+        self._watch = watch
+        self._variants = variants
+        self._turn = 0
+
+    def _next(self) -> Sequence[Dispatch]:
+        self._turn += 1
+        return self._variants[self._turn % len(self._variants)]
+
+    def samples(self, count: int, repeats: int) -> list[float]:
+        """Times in ns of one GEMM: ``count`` of them, each the mean of ``repeats`` in a row.
+
+        A GEMM in parts is never repeated within a sample: it is long enough.
+        """
+        if len(self._variants[0]) > 1:
+            return [
+                sum(self._watch.passes_ns([[part] for part in self._next()], apart=True))
+                for _ in range(count)
+            ]
+        passes = [[self._next()[0] for _ in range(repeats)] for _ in range(count)]
+        return [span / repeats for span in self._watch.passes_ns(passes, apart=False)]
+
+    def warm_up(self, guess_ns: float, policy: Policy, idle_s: float) -> float:
+        """Works until windows of about 20 ms agree to 1 %; returns the last one's time per GEMM.
+
+        Args:
+            guess_ns: expected time of one GEMM.
+            policy: its ``warmup_s`` is the most.
+            idle_s: how long the device has had nothing to do before.
+        """
+        least = _WARM_AFTER_WORK_S if idle_s < _BUSY_BEFORE_S else _WARM_AFTER_IDLE_S
+        started = time.perf_counter()
+        before = math.inf
+        while True:
+            repeats = max(1, min(_MAX_DISPATCHES, int(_WINDOW_NS / max(guess_ns, 100.0))))
+            (window,) = self.samples(1, repeats)
+            elapsed = time.perf_counter() - started
+            steady = abs(window - before) <= _STEADY * before
+            if elapsed >= policy.warmup_s or (steady and elapsed >= least):
+                return max(window, 1.0)
+            guess_ns = before = max(window, 1.0)
+
+    def measure(self, guess_ns: float, policy: Policy, best_ns: float | None) -> Timing:
+        """Samples as the policy asks; only one where the best so far is far out of reach.
+
+        Args:
+            guess_ns: time of one GEMM on a warm device.
+            policy: how many.
+            best_ns: of the best config so far.
+        """
+        hopeless = best_ns is not None and guess_ns > policy.give_up_factor * best_ns
+        most = 1 if hopeless else policy.max_repetitions
+        least = 1 if hopeless else min(policy.min_repetitions, most)
+        repeats = max(1, min(_MAX_DISPATCHES, math.ceil(self._watch.span_ns / guess_ns)))
+        room = min(int(_SUBMIT_NS / (guess_ns * repeats)), _MAX_DISPATCHES // repeats)
+        chunk = max(1, min(_MAX_PASSES, room))
+        taken: list[float] = []
+        spent_ns = 0.0
+        while len(taken) < least or (len(taken) < most and spent_ns < policy.min_time_s * NS):
+            new = self.samples(min(chunk, most - len(taken)), repeats)
+            spent_ns += sum(new) * repeats
+            taken += new
+            if hopeless:
+                break
+        return _summary(taken, self._watch.clock)
+
+
+def _summary(samples: Sequence[float], clock: Literal["gpu", "host"]) -> Timing:
+    median = max(statistics.median(samples), 1.0)
+    spread = 0.0
+    if len(samples) > 1:
+        first, _, third = statistics.quantiles(samples, n=4, method="inclusive")
+        spread = (third - first) / median
+    return Timing(
+        time_ns=median,
+        spread=spread,
+        min_ns=min(samples),
+        repetitions=len(samples),
+        clock=clock,
+    )

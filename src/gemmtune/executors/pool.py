@@ -1,0 +1,355 @@
+"""Worker processes on one adapter: all compile at once, one at a time has the device.
+
+The parent grants the device, so a worker that dies can never keep it, and enforces the time limits
+by killing. Runs no kernel itself and does not import wgpu.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from gemmtune.device import Device
+from gemmtune.errors import DeviceError, ExecutorError
+from gemmtune.executors.process import Event, WorkerProcess
+from gemmtune.job import Failure, FailureKind, Job, Outcome, Policy, Versions
+
+START_LIMIT_S = 120.0
+"""A worker that has not said hello by then is killed."""
+START_ATTEMPTS = 3
+"""Workers that may die in a row before they ever had a job."""
+MOST_WORKERS = 8
+"""Of the default; each holds its own copy of a problem's operands on the device."""
+_EXIT_PATIENCE_S = 2.0
+_RETRY_S = 0.25
+
+State = Literal["starting", "idle", "compiling", "ready", "running"]
+
+
+def worker_command(selector: str, policy: Policy) -> list[str]:
+    """How a worker of ours is started."""
+    arguments = ["--selector", selector, "--policy", json.dumps(asdict(policy))]
+    return [sys.executable, "-m", "gemmtune.executors.worker", *arguments]
+
+
+def default_workers(device: Device) -> int:
+    """One core is left to whoever asks; kernels of software adapters need the cores themselves."""
+    cores = os.cpu_count() or 1
+    if device.software:
+        return 2 if cores >= MOST_WORKERS else 1
+    return min(MOST_WORKERS, max(1, cores - 1))
+
+
+class _Task:
+    """A job on its way."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.retried = False
+
+
+class _Worker:
+    """A process and what it is doing since when."""
+
+    def __init__(self, process: WorkerProcess, now_s: float) -> None:
+        self.process = process
+        self.state: State = "starting"
+        self.since_s = now_s
+        self.task: _Task | None = None
+        self.disasters = 0
+        """How many there had been when it last worked for sure."""
+
+    @property
+    def deadline_s(self) -> float:
+        """When it has to be killed if it is still doing the same."""
+        if self.state == "starting":
+            return self.since_s + START_LIMIT_S
+        if self.task is not None and self.state == "compiling":
+            return self.since_s + self.task.job.compile_limit_s
+        if self.task is not None and self.state == "running":
+            return self.since_s + self.task.job.run_limit_s
+        return float("inf")
+
+    def turn(self, state: State) -> None:
+        """Begins to do something else."""
+        self.state = state
+        self.since_s = time.monotonic()
+
+
+class Pool:
+    """An `Executor` of worker processes.
+
+    Args:
+        command: starts one worker; see `worker` for what it must speak.
+        workers: how many; None: `default_workers` of the device.
+
+    Raises:
+        DeviceError: the worker finds no adapter.
+        ExecutorError: workers die before they say hello.
+    """
+
+    def __init__(self, command: Sequence[str], workers: int | None = None) -> None:
+        self._command = list(command)
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._workers: dict[WorkerProcess, _Worker] = {}
+        self._waiting: deque[_Task] = deque()
+        self._ready: deque[_Worker] = deque()
+        self._running: _Worker | None = None
+        self._released_s = float("-inf")
+        self._finished: deque[Outcome] = deque()
+        self._failed_starts = 0
+        self._start_after_s = 0.0
+        self._hello: tuple[Device, Versions] | None = None
+        # How often a job has ended in a way that other processes on the device may have felt.
+        self._disasters = 0
+        self._closed = False
+        self.capacity = max(1, workers or 1)
+        try:
+            self.device, self.versions = self._first_hello()
+        except (DeviceError, ExecutorError, KeyboardInterrupt):
+            self.close()
+            raise
+        self.capacity = workers or default_workers(self.device)
+
+    def _first_hello(self) -> tuple[Device, Versions]:
+        while self._hello is None:
+            if not self._workers:
+                time.sleep(max(0.0, self._start_after_s - time.monotonic()))
+                self._start()
+            self._step(None)
+        return self._hello
+
+    # The Executor protocol
+
+    def submit(self, job: Job) -> None:
+        """See `Executor.submit`."""
+        if self._closed:
+            raise ExecutorError(f"job {job.id} was submitted to an executor that is closed")
+        self._waiting.append(_Task(job))
+        self._assign()
+
+    def next(self, timeout_s: float | None = None) -> Outcome | None:
+        """See `Executor.next`."""
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        # The device must not wait while outcomes are fetched.
+        self._drain()
+        self._assign()
+        while not self._finished:
+            if not self._waiting and not any(w.task for w in self._workers.values()):
+                return None
+            self._step(until_s)
+            if until_s is not None and time.monotonic() >= until_s and not self._finished:
+                return None
+        return self._finished.popleft()
+
+    def cancel(self) -> tuple[int, ...]:
+        """See `Executor.cancel`. What had finished before stays there for `next`."""
+        self._drain()
+        given_up = [task.job.id for task in self._waiting]
+        self._waiting.clear()
+        for worker in list(self._workers.values()):
+            if worker.task is not None:
+                given_up.append(worker.task.job.id)
+                self._remove(worker)
+        return tuple(given_up)
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        self._closed = True
+        self.cancel()
+        for process in self._workers:
+            process.hang_up()
+        for worker in list(self._workers.values()):
+            worker.process.end(_EXIT_PATIENCE_S)
+            self._remove(worker)
+
+    # Turning the wheel
+
+    def _step(self, until_s: float | None) -> None:
+        """Waits for one event, a time limit or ``until_s``, whichever is first, and acts on it."""
+        self._assign()
+        limits = [worker.deadline_s for worker in self._workers.values()]
+        if until_s is not None:
+            limits.append(until_s)
+        if self._waiting and self._start_after_s > time.monotonic():
+            limits.append(self._start_after_s)
+        wait_s = min(limits, default=float("inf")) - time.monotonic()
+        try:
+            timeout = None if wait_s == float("inf") else max(0.0, wait_s)
+            process, message = self._events.get(timeout=timeout)
+            self._handle(process, message)
+        except queue.Empty:
+            pass
+        # Whatever was said in time counts, however late we come to read it.
+        self._drain()
+        now_s = time.monotonic()
+        for worker in list(self._workers.values()):
+            if now_s >= worker.deadline_s:
+                self._kill(worker)
+        self._assign()
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                self._handle(*self._events.get_nowait())
+            except queue.Empty:
+                return
+
+    def _handle(self, process: WorkerProcess, message: dict[str, Any] | None) -> None:
+        worker = self._workers.get(process)
+        if worker is None:
+            return  # the last words of one that was killed
+        op = None if message is None else message.get("op")
+        if message is None:
+            self._died(worker)
+        elif op == "hello":
+            self._hello = (
+                Device.from_json(message["device"]),
+                Versions(**message["versions"]),
+            )
+            self._failed_starts = 0
+            worker.disasters = self._disasters
+            worker.turn("idle")
+        elif op == "error":
+            self._refused(worker, str(message["message"]))
+        elif op == "ready":
+            worker.turn("ready")
+            self._ready.append(worker)
+            self._grant()
+        elif op == "outcome":
+            self._done(worker, Outcome.from_json(message["outcome"]))
+
+    def _assign(self) -> None:
+        """Gives waiting jobs to idle workers, and starts workers for those left over."""
+        for worker in self._workers.values():
+            if worker.state == "idle" and self._waiting:
+                worker.task = self._waiting.popleft()
+                worker.turn("compiling")
+                worker.process.forget_stderr()
+                worker.process.send("job", job=worker.task.job.to_json())
+        if time.monotonic() < self._start_after_s:
+            return
+        starting = sum(worker.state == "starting" for worker in self._workers.values())
+        wanted = min(len(self._waiting) - starting, self.capacity - len(self._workers))
+        for _ in range(wanted):
+            self._start()
+
+    def _grant(self) -> None:
+        """Lets the next worker that is ready have the device, if nobody has it."""
+        if self._running is None and self._ready:
+            worker = self._running = self._ready.popleft()
+            worker.turn("running")
+            idle_s = min(time.monotonic() - self._released_s, 1e6)
+            worker.process.send("grant", idle_s=idle_s)
+
+    def _start(self) -> None:
+        try:
+            process = WorkerProcess(self._command, self._events)
+        except OSError as error:
+            raise ExecutorError(f"no worker process can be started: {error}") from error
+        self._workers[process] = _Worker(process, time.monotonic())
+
+    # How jobs and workers end
+
+    def _release(self, worker: _Worker) -> None:
+        if worker is self._running:
+            self._running = None
+            self._released_s = time.monotonic()
+        elif worker in self._ready:
+            self._ready.remove(worker)
+        self._grant()
+
+    def _remove(self, worker: _Worker) -> None:
+        """Ends a worker whatever it is doing."""
+        del self._workers[worker.process]
+        worker.process.close()
+        worker.task = None
+        self._release(worker)
+
+    def _done(self, worker: _Worker, outcome: Outcome) -> None:
+        task, worker.task = worker.task, None
+        if task is None:
+            return
+        self._release(worker)
+        worker.turn("idle")
+        result = outcome.result
+        if isinstance(result, Failure) and result.kind in ("device_lost", "crash"):
+            self._remove(worker)
+            self._disaster(worker, task, outcome)
+        else:
+            worker.disasters = self._disasters
+            self._finished.append(outcome)
+
+    def _refused(self, worker: _Worker, message: str) -> None:
+        """A worker could not open the device. At first that is final; later it may recover."""
+        self._remove(worker)
+        if self._hello is None:
+            raise DeviceError(message)
+        self._start_failed(message)
+
+    def _died(self, worker: _Worker) -> None:
+        worker.process.end(_EXIT_PATIENCE_S)
+        words = worker.process.last_words()
+        state, task = worker.state, worker.task
+        self._remove(worker)
+        if state == "starting":
+            self._start_failed(words)
+        elif task is not None:
+            doing = "compiling" if state == "compiling" else "running"
+            died = _failure(task.job, "crash", f"worker died {doing}: {words}")
+            self._disaster(worker, task, died)
+
+    def _start_failed(self, words: str) -> None:
+        """Waits a little longer each time: a device that was lost may take seconds to return."""
+        self._failed_starts += 1
+        self._start_after_s = time.monotonic() + _RETRY_S * 2**self._failed_starts
+        if self._failed_starts < START_ATTEMPTS:
+            return
+        working = [worker for worker in self._workers.values() if worker.state != "starting"]
+        if not working:
+            raise ExecutorError(
+                f"{self._failed_starts} worker processes in a row died before their first job; "
+                f"the last said: {words}"
+            )
+        # The device may not bear more of them; those there are go on.
+        self.capacity = len(working)
+        self._failed_starts = 0
+
+    def _kill(self, worker: _Worker) -> None:
+        state, task = worker.state, worker.task
+        self._remove(worker)
+        if task is None:
+            self._start_failed(f"nothing within {START_LIMIT_S:g} s")
+            return
+        job = task.job
+        limit_s = job.compile_limit_s if state == "compiling" else job.run_limit_s
+        doing = "compilation" if state == "compiling" else "verification and timing"
+        message = f"{doing} took longer than {limit_s:g} s; the worker was killed"
+        # A compiler that is killed disturbs nobody, a kernel may take the whole device with it.
+        self._disasters += state == "running"
+        self._finished.append(_failure(job, "timeout", message))
+
+    def _disaster(self, worker: _Worker, task: _Task, outcome: Outcome) -> None:
+        """A job lost its device or worker.
+
+        Its own fault, unless another had done so since this worker last worked: a driver that
+        resets a device takes it from every process.
+        """
+        innocent = worker.disasters != self._disasters and not task.retried
+        self._disasters += 1
+        if innocent:
+            task.retried = True
+            self._waiting.appendleft(task)
+        else:
+            self._finished.append(outcome)
+
+
+def _failure(job: Job, kind: FailureKind, message: str) -> Outcome:
+    return Outcome(job_id=job.id, result=Failure(kind=kind, message=message))

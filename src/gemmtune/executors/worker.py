@@ -1,0 +1,128 @@
+"""A process that owns a GPU device and runs the jobs its parent sends: JSON, one message a line.
+
+    parent to worker                        worker to parent
+                                            {"op": "hello", "device": ..., "versions": ...}
+                                         or {"op": "error", "message": ...}, and it ends
+    {"op": "job", "job": ...}               {"op": "ready"} once compiled, or an outcome
+    {"op": "grant", "idle_s": ...}          {"op": "outcome", "outcome": ...}
+
+It touches the device only between ``grant`` and ``outcome``, apart from compiling. It ends when its
+input does, whatever it is doing, so it never outlives its parent. What it, or the driver, says on
+its way out is on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import asdict
+from typing import IO, Any
+
+from gemmtune.errors import GemmtuneError
+from gemmtune.job import Failure, Job, Outcome, Policy
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gemmtune.executors.worker")
+    parser.add_argument("--selector", default="", help="which adapter")
+    parser.add_argument("--policy", default="{}", help="fields of Policy as JSON")
+    parser.add_argument("--list", action="store_true", help="print all adapters and end")
+    parser.add_argument("--probe", type=int, help="print this adapter, with subgroup size, and end")
+    return parser.parse_args()
+
+
+def _own_stdout() -> IO[str]:
+    """The protocol's pipe, which from now on no stray print of a driver can reach."""
+    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return protocol
+
+
+def _inbox() -> queue.SimpleQueue[dict[str, Any]]:
+    """Messages as they come. The end of input ends the process at once, even amid a GPU call."""
+    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            messages.put(json.loads(line))
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return messages
+
+
+def _say(protocol: IO[str], op: str, **content: Any) -> None:
+    protocol.write(json.dumps({"op": op} | content) + "\n")
+    protocol.flush()
+
+
+def _list(protocol: IO[str], probe: int | None) -> None:
+    from gemmtune.executors.local import adapters
+
+    found = adapters.adapters()
+    devices = [adapters.describe(adapter) for adapter in found]
+    if probe is not None:
+        opened = adapters.open_device(found[probe], devices[probe])
+        devices = [adapters.with_subgroup_size(devices[probe], opened)]
+    _say(protocol, "devices", devices=[device.to_json() for device in devices])
+
+
+def _serve(
+    protocol: IO[str], inbox: queue.SimpleQueue[dict[str, Any]], selector: str, policy: Policy
+) -> None:
+    from gemmtune.executors.local.runner import Runner
+
+    runner = Runner(selector, policy)
+    _say(
+        protocol,
+        "hello",
+        device=runner.device.to_json(),
+        versions=asdict(runner.versions),
+    )
+    while True:
+        job = Job.from_json(inbox.get()["job"])
+        try:
+            compiled = runner.compile(job)
+            if isinstance(compiled, Outcome):
+                outcome = compiled
+            else:
+                _say(protocol, "ready")
+                outcome = runner.run(compiled, float(inbox.get()["idle_s"]))
+        except Exception as error:
+            # A bug of ours, or an error of wgpu-py that nobody foresaw: it must cost one job only,
+            # and the state it left behind is not to be trusted.
+            traceback.print_exc()
+            failure = Failure(kind="crash", message=f"{type(error).__name__}: {error}")
+            _say(protocol, "outcome", outcome=Outcome(job_id=job.id, result=failure).to_json())
+            return
+        _say(protocol, "outcome", outcome=outcome.to_json())
+        if isinstance(outcome.result, Failure) and outcome.result.kind == "device_lost":
+            return
+
+
+def main() -> None:
+    """Entry point of the process."""
+    # Ctrl-C is for the parent, which decides what to do with its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    arguments = _arguments()
+    protocol = _own_stdout()
+    inbox = _inbox()
+    try:
+        if arguments.list or arguments.probe is not None:
+            _list(protocol, arguments.probe)
+        else:
+            _serve(protocol, inbox, arguments.selector, Policy(**json.loads(arguments.policy)))
+    except GemmtuneError as error:
+        _say(protocol, "error", message=str(error))
+    # No clean-up: a driver that was lost may crash or hang in it.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What every kernel family is made of, and the facts about launching that they share."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from gemmtune.device import Device
+from gemmtune.errors import ConfigError
+from gemmtune.problem import Gemm
+
+Dims = Literal["static", "dynamic"]
+"""static: m, n, k are constants of the kernel; dynamic: one kernel for every size."""
+DIMS: tuple[Dims, ...] = get_args(Dims)
+
+PARAMS_SIZE_BYTES = 48
+"""Size of the uniform struct ``Params`` (templates/lib/gemm.wgsl.j2)."""
+GENERATION = 1
+"""Raised by hand when this module or `render` change what kernels do: part of their hash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Base of the families' configs: one point of a family's space, plain values only."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Field name to value, sorted."""
+        return dict(sorted(asdict(self).items()))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Any:
+        """The inverse of `to_json`.
+
+        Raises:
+            ConfigError: a field is missing or unknown.
+        """
+        names = {f.name for f in fields(cls)}
+        if set(data) != names:
+            raise ConfigError(f"a {cls.__module__} config has {sorted(names)}, not {sorted(data)}")
+        return cls(**data)
+
+    @property
+    def key(self) -> str:
+        """Canonical text, e.g. ``group_m=1,tile_k=16,...``: equal keys, equal configs."""
+        return ",".join(
+            f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+            for name, value in self.to_json().items()
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How a kernel is dispatched. Workgroups are numbered linearly and folded into a grid."""
+
+    workgroups: int
+    """How many in all: tiles of C times batch. Any subset may run by itself."""
+    workgroup_size: tuple[int, int, int]
+    """Invocations per workgroup in x, y, z."""
+    workgroup_storage_bytes: int = 0
+    """Workgroup memory one workgroup takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """Rendered WGSL and how to launch it.
+
+    Bindings of group 0: 0 uniform Params, 1 A, 2 B (read-only storage), 3 C (storage), and, with
+    ``gemm.bias``, 4 bias (read-only storage). Entry point ``main``.
+    """
+
+    family: str
+    """Name of the family."""
+    config: Config
+    """The point of its space."""
+    wgsl: str
+    """Source text."""
+    launch: Launch
+    """How it is dispatched."""
+    features: tuple[str, ...] = ()
+    """WebGPU features that the device must be requested with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """One kernel algorithm: a record of functions, all pure."""
+
+    name: str
+    """What it is called everywhere."""
+    template: str
+    """Its file under templates/."""
+    config: type[Config]
+    """Its config class."""
+    space: Callable[[Gemm, Device], Iterator[Any]]
+    """Every legal config of this problem on this device, once each, always in the same order."""
+    check: Callable[[Any, Gemm, Device], tuple[str, ...]]
+    """Why a config is illegal, in words; empty when it is legal. The only place that decides."""
+    launch: Callable[[Any, Gemm], Launch]
+    """How a legal config is dispatched."""
+    default: Callable[[Gemm, Device], Any]
+    """A sane config without any tuning; legal wherever the family is `supported`."""
+    variables: Callable[[Any, Gemm, Device], Mapping[str, Any]]
+    """What the template needs beyond config and gemm, computed from them."""
+    supported: Callable[[Gemm, Device], tuple[str, ...]]
+    """Why no config of the family can work for this problem here; empty when some can."""
+
+
+def ceil_div(a: int, b: int) -> int:
+    """The least integer >= a / b."""
+    return -(-a // b)
+
+
+def grid(workgroups: int, per_dimension: int) -> tuple[int, int, int]:
+    """A dispatch that holds ``workgroups``, none of its sides over the device's limit.
+
+    Kernels number workgroups as ``y * num_workgroups.x + x`` and leave when past the end.
+    """
+    if workgroups <= per_dimension:
+        return (workgroups, 1, 1)
+    rows = ceil_div(workgroups, per_dimension)
+    return (ceil_div(workgroups, rows), rows, 1)
+
+
+def pack_params(gemm: Gemm, first_workgroup: int = 0, workgroups: int | None = None) -> bytes:
+    """The bytes of the uniform struct Params for a run of ``workgroups`` from ``first_workgroup``.
+
+    ``workgroups`` None: to the end. Strides are in elements.
+    """
+    last = 0xFFFFFFFF if workgroups is None else first_workgroup + workgroups
+    strides = (gemm.stride("a"), gemm.stride("b"), gemm.stride("c"))
+    return struct.pack(
+        "<9I2f4x",
+        *(gemm.m, gemm.n, gemm.k, gemm.batch),
+        *strides,
+        *(first_workgroup, last),
+        *(gemm.alpha, gemm.beta),
+    )
+
+
+def check_problem(gemm: Gemm, device: Device) -> tuple[str, ...]:
+    """Why no kernel at all can do this problem on this device; empty when they can."""
+    reasons = []
+    dtypes = {gemm.a, gemm.b, gemm.c, gemm.acc}
+    if "f16" in dtypes and not device.has("shader-f16"):
+        reasons.append("the problem has f16 operands and the device lacks shader-f16")
+    largest = device.limits.storage_binding_bytes
+    for operand in ("a", "b", "c", "bias"):
+        size = gemm.size_bytes(operand)
+        if size > min(largest, device.limits.buffer_bytes):
+            reasons.append(
+                f"{operand} takes {size} bytes and one binding of this device holds "
+                f"{min(largest, device.limits.buffer_bytes)}; multiply it in parts of m or n"
+            )
+        if gemm.elements(operand) >= 2**32:
+            reasons.append(f"{operand} has {gemm.elements(operand)} elements, over 2^32 - 1")
+    return tuple(reasons)
+
+
+def check_launch(launch: Launch, device: Device) -> tuple[str, ...]:
+    """Why this device cannot run this launch; empty when it can."""
+    limits = device.limits
+    invocations = launch.workgroup_size[0] * launch.workgroup_size[1] * launch.workgroup_size[2]
+    reasons = []
+    if invocations > min(limits.invocations_per_workgroup, limits.workgroup_size_x):
+        reasons.append(
+            f"{invocations} invocations per workgroup, the device allows "
+            f"{min(limits.invocations_per_workgroup, limits.workgroup_size_x)}"
+        )
+    if launch.workgroup_storage_bytes > limits.workgroup_storage_bytes:
+        reasons.append(
+            f"{launch.workgroup_storage_bytes} bytes of workgroup memory, the device allows "
+            f"{limits.workgroup_storage_bytes}"
+        )
+    if launch.workgroups > limits.workgroups_per_dimension**2:
+        reasons.append(f"{launch.workgroups} workgroups, more than a grid can number")
+    return tuple(reasons)

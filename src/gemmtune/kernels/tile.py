@@ -1,0 +1,86 @@
+"""How tiles of A and B travel from memory to workgroup memory; the Python half of lib/tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gemmtune.problem import Gemm
+
+
+def access_width(vec: int, row: int, gemm: Gemm, operand: str) -> int:
+    """Elements that one access of ``operand`` may move: ``vec`` where rows of ``row`` elements and
+    the batch stride are multiples of it, else 1.
+    """
+    aligned = row % vec == 0 and (gemm.batch <= 1 or gemm.stride(operand) % vec == 0)
+    return vec if aligned else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileOperand:
+    """How one operand's tile travels from memory to workgroup memory; see templates/lib/tile.
+
+    The sides of the tile are k and the operand's own one (m of A, n of B), called w. Invocations
+    load vectors that lie along the side which is contiguous in memory.
+    """
+
+    name: str
+    """a or b."""
+    extent: str
+    """WGSL name of the matrix's length along w."""
+    origin: str
+    """WGSL name of where the tile begins along w."""
+    tile: int
+    """Length of the tile along w."""
+    tile_k: int
+    """Length of the tile along k."""
+    vec: int
+    """Elements of one vector."""
+    width: int
+    """Elements of one access to memory: `vec`, or 1 where rows are not aligned."""
+    along_k: bool
+    """Memory is contiguous along k."""
+    transposed: bool
+    """Workgroup memory is contiguous along the other side than memory."""
+    pad: int
+    """Unused elements at the end of a row in workgroup memory."""
+    stages: int
+    """Copies of the tile."""
+    threads: int
+    """Invocations that load it together."""
+    edge: bool
+    """The tile may reach over the matrix along w."""
+    edge_k: bool
+    """The last tile may reach over the matrix along k."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in workgroup memory."""
+        return self.tile if self.along_k != self.transposed else self.tile_k
+
+    @property
+    def row(self) -> int:
+        """Vectors in a row in workgroup memory."""
+        contiguous = self.tile_k if self.along_k != self.transposed else self.tile
+        return (contiguous + self.pad) // self.vec
+
+    @property
+    def loads(self) -> int:
+        """Vectors that each invocation loads."""
+        return self.tile * self.tile_k // self.vec // self.threads
+
+    @property
+    def _line(self) -> int:
+        return (self.tile_k if self.along_k else self.tile) // self.vec
+
+    def q(self, load: int) -> str:
+        """WGSL for the vector's place along the contiguous side of memory, in vectors."""
+        if self.threads % self._line == 0:
+            return f"tid % {self._line}u"
+        return f"tid + {load * self.threads % self._line}u"
+
+    def r(self, load: int) -> str:
+        """WGSL for the vector's place along the other side, in elements."""
+        if self.threads % self._line == 0:
+            first = load * self.threads // self._line
+            return f"tid / {self._line}u + {first}u" if first else f"tid / {self._line}u"
+        return f"{load * self.threads // self._line}u"

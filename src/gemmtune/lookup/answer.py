@@ -1,0 +1,67 @@
+"""What a lookup answers: a config and where it came from. Looks nothing up itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from gemmtune.device import Device
+from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.base import Config, Kernel, Launch
+from gemmtune.problem import Gemm
+
+Source = Literal["exact", "near", "device", "default"]
+"""exact: measured for this problem on this device. near: on this device for another size.
+device: on another device, or with another driver. default: nothing that was measured fits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """An answer: the config to use for ``gemm`` on ``device``, and where it came from."""
+
+    gemm: Gemm
+    """The problem asked for."""
+    device: Device
+    """The device it is meant for, or what was assumed of it."""
+    family: str
+    """Name of the kernel family."""
+    config: Config
+    """The point of its space; the family's ``check`` accepts it for `gemm` on `device`."""
+    source: Source
+    """See `Source`."""
+    why: str
+    """The same in a sentence."""
+    time_ns: float | None = None
+    """exact: as measured. Otherwise scaled by operations on the same hardware, or not known."""
+    demotions: tuple[str, ...] = ()
+    """Why the measurement behind it is only a hint today; empty when it counts in full."""
+    problem_key: str | None = None
+    """`Gemm.key` of the problem that was measured."""
+
+    @property
+    def gflops(self) -> float | None:
+        """10^9 floating-point operations per second at `time_ns`."""
+        return self.gemm.flops / self.time_ns if self.time_ns else None
+
+    @property
+    def kernel(self) -> Kernel:
+        """The rendered kernel; made on first use."""
+        return _kernel(self.family, self.config, self.gemm, self.device)
+
+    @property
+    def wgsl(self) -> str:
+        """The kernel's source."""
+        return self.kernel.wgsl
+
+    @property
+    def launch(self) -> Launch:
+        """How the kernel is dispatched; nothing is rendered for it."""
+        return FAMILIES[self.family].launch(self.config, self.gemm)
+
+
+@lru_cache(maxsize=256)
+def _kernel(family: str, config: Config, gemm: Gemm, device: Device) -> Kernel:
+    from gemmtune.render import render
+
+    return render(family, config, gemm, device)

@@ -1,0 +1,158 @@
+"""What a database holds for lookups, read once per version of the file through sqlite3."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemmtune.device import Device
+from gemmtune.errors import StoreError
+from gemmtune.kernels.base import Config
+from gemmtune.problem import Gemm
+from gemmtune.schema import (
+    LEADERS_QUERY,
+    Fingerprints,
+    connect_read_only,
+    foreign,
+    parse_config,
+    require_schema,
+    translated,
+)
+
+BUSY_TIMEOUT_S = 5.0
+"""How long a lookup waits for a database that another process holds."""
+
+_READS = 3  # of a file that changes while it is read
+
+Signature = tuple[int, ...]
+
+
+def signature_of(path: Path) -> Signature | None:
+    """What changes when the database does; None where there is nothing in it."""
+    try:
+        main = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if main.st_size == 0:
+        return None
+    try:
+        log = os.stat(f"{path}-wal")
+    except FileNotFoundError:
+        return (main.st_mtime_ns, main.st_size, main.st_ino)
+    return (main.st_mtime_ns, main.st_size, main.st_ino, log.st_mtime_ns, log.st_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leader:
+    """The fastest config of one family on one problem and device."""
+
+    device: Device
+    gemm: Gemm
+    family: str
+    config: Config
+    time_ns: float
+    then: Fingerprints
+
+    @property
+    def stale(self) -> bool:
+        """The template has changed since."""
+        return self.then.generator_hash != generator_hash(self.family)
+
+
+def generator_hash(family: str) -> str:
+    """Today's hash of a family's template and generator; nothing is rendered for it."""
+    from gemmtune import render
+
+    return render.generator_hash(family)
+
+
+class Catalogue:
+    """What one database holds, read once; one device's rows when they are first needed."""
+
+    def __init__(
+        self, path: Path, signature: Signature, busy_timeout_s: float = BUSY_TIMEOUT_S
+    ) -> None:
+        self._busy_timeout_s = busy_timeout_s
+        self.path = path
+        self.signature = signature
+        texts = self._read("SELECT json FROM devices ORDER BY key", ())
+        devices = [_device(row[0]) for row in texts]
+        self.devices = {device.key: device for device in devices if device is not None}
+        self._leaders: dict[str, tuple[Leader, ...]] = {}
+
+    def leaders(self, device_key: str) -> tuple[Leader, ...]:
+        """Of one device; today's templates before older ones, then the fastest first."""
+        if device_key not in self.devices:
+            return ()
+        if device_key not in self._leaders:
+            rows = self._read(LEADERS_QUERY, (device_key,))
+            found = [_leader(self.devices[device_key], row) for row in rows]
+            known = [leader for leader in found if leader is not None]
+            self._leaders[device_key] = tuple(sorted(known, key=lambda leader: leader.stale))
+        return self._leaders[device_key]
+
+    def _read(self, query: str, values: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """The rows of a query. Again where the file was replaced or folded meanwhile."""
+        for attempt in range(_READS):
+            before = signature_of(self.path)
+            try:
+                rows = self._read_once(query, values)
+            except StoreError:
+                if attempt == _READS - 1 or signature_of(self.path) == before:
+                    raise
+                continue
+            if signature_of(self.path) == before:
+                break
+        return rows
+
+    def _read_once(self, query: str, values: tuple[str, ...]) -> list[tuple[str, ...]]:
+        with (
+            translated(self.path),
+            closing(connect_read_only(self.path, self._busy_timeout_s)) as connection,
+        ):
+            connection.execute("BEGIN")
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            if not tables:
+                return []  # made, and killed before the first table
+            if not {"meta", "measurements"} <= tables:
+                raise foreign(str(self.path))
+            number = connection.execute("SELECT MAX(schema) FROM meta").fetchone()[0]
+            require_schema(number, str(self.path))
+            return connection.execute(query, values).fetchall()
+
+
+# One row that cannot be read, of another version of gemmtune or damaged, never hides the others;
+# `gemmtune db check` names it.
+
+
+def _device(text: str) -> Device | None:
+    try:
+        return Device.from_json(json.loads(text))
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _leader(device: Device, row: tuple[str, ...]) -> Leader | None:
+    problem, family, config, time_ns, driver, backend, wgpu, compiler, template, policy = row
+    try:
+        gemm, parsed = Gemm.from_json(json.loads(problem)), parse_config(family, config)
+    except (ValueError, TypeError):
+        return None
+    return Leader(
+        device=device,
+        gemm=gemm,
+        family=family,
+        config=parsed,
+        time_ns=float(time_ns),
+        then=Fingerprints(
+            driver=driver,
+            backend=backend,
+            wgpu=wgpu,
+            compiler=compiler,
+            generator_hash=template,
+            policy=policy,
+        ),
+    )

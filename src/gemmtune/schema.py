@@ -1,0 +1,263 @@
+"""What the writing and the reading side of a database agree on: its schema, its errors, its ageing.
+
+Knows SQLite through the standard library only; tables and writing are the store's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from gemmtune.errors import (
+    ConfigError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreLockedError,
+    StoreReadOnlyError,
+    StoreVersionError,
+)
+from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.base import Config
+
+SCHEMA = 1
+"""Number of the schema this code writes. Every lower number still opens."""
+
+BEST_VIEW = """
+CREATE VIEW best AS
+SELECT measurement_id, device_id, problem_id, device, problem, family, config_key, time_ns, spread
+FROM (
+    SELECT m.id AS measurement_id, m.device_id, m.problem_id, d.key AS device, p.key AS problem,
+           m.family, m.config_key, m.time_ns, m.spread,
+           ROW_NUMBER() OVER (
+               PARTITION BY m.device_id, m.problem_id
+               ORDER BY m.time_ns, m.family, m.config_key, m.uuid
+           ) AS place
+    FROM measurements m
+    JOIN devices d ON d.id = m.device_id
+    JOIN problems p ON p.id = m.problem_id
+    WHERE m.status = 'ok'
+) ranked
+WHERE place = 1
+"""
+"""The fastest verified measurement of each problem on each device; ties break one way only."""
+
+LEADERS_QUERY = """
+SELECT problem, family, config, time_ns, driver, backend, wgpu, compiler, generator_hash, policy
+FROM (
+    SELECT p.json AS problem, m.family, m.config, m.time_ns, m.driver, m.backend, m.wgpu,
+           m.compiler, m.generator_hash, m.policy, m.config_key, m.uuid,
+           ROW_NUMBER() OVER (
+               PARTITION BY m.problem_id, m.family, m.generator_hash
+               ORDER BY m.time_ns, m.config_key, m.uuid
+           ) AS place
+    FROM measurements m
+    JOIN devices d ON d.id = m.device_id
+    JOIN problems p ON p.id = m.problem_id
+    WHERE m.status = 'ok' AND d.key = ?
+) ranked
+WHERE place = 1
+ORDER BY time_ns, family, config_key, uuid
+"""
+"""Like ``best`` for one device, but one row per family and template: a reader can fall back."""
+
+_MAGIC = b"SQLite format 3\0"
+_WAL_FORMAT = 2  # bytes 18 and 19 of the header: https://www.sqlite.org/fileformat.html#ffvnum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprints:
+    """What stood between a config and its time. None: not known, so never a difference."""
+
+    driver: str | None = None
+    """Driver name and version."""
+    backend: str | None = None
+    """vulkan, metal, d3d12, ..."""
+    wgpu: str | None = None
+    """wgpu-py's version."""
+    compiler: str | None = None
+    """Shader compiler and version."""
+    generator_hash: str | None = None
+    """Of template and generator."""
+    policy: str | None = None
+    """Key of the measurement policy."""
+
+    def demotions(self, now: Fingerprints) -> tuple[str, ...]:
+        """Why a time taken under these is only a hint under ``now``, in words."""
+        words = {"generator_hash": "template", "policy": "measurement policy"}
+        reasons = []
+        for field in fields(self):
+            then, today = getattr(self, field.name), getattr(now, field.name)
+            if None not in (then, today) and then != today:
+                name = words.get(field.name, field.name)
+                reasons.append(f"{name} was {then or 'unknown'}, is {today or 'unknown'}")
+        return tuple(reasons)
+
+
+def parse_config(family: str, text: str) -> Config:
+    """The config that JSON ``text`` is in ``family``.
+
+    Raises:
+        ConfigError: the family is not known, or the text is not one of its configs.
+    """
+    if family not in FAMILIES:
+        raise ConfigError(f"no family {family!r}; this gemmtune has {', '.join(FAMILIES)}")
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"a config of {family} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"a config of {family} is not a JSON object: {text[:80]}")
+    config: Config = FAMILIES[family].config.from_json(data)
+    return config
+
+
+def require_schema(number: object, where: str) -> None:
+    """Refuse what this code cannot read.
+
+    Raises:
+        StoreCorruptError: ``number`` is no schema number.
+        StoreVersionError: it is higher than `SCHEMA`.
+    """
+    if not isinstance(number, int) or number < 1:
+        raise foreign(where)
+    if number > SCHEMA:
+        raise StoreVersionError(
+            f"{where} has schema {number}, this gemmtune reads up to {SCHEMA}: "
+            f"upgrade gemmtune, or use another database"
+        )
+
+
+def foreign(where: str) -> StoreCorruptError:
+    """There is a database, but none that gemmtune made."""
+    return StoreCorruptError(f"{where} is a database, but not one of gemmtune's; give another path")
+
+
+def require_file(path: Path) -> None:
+    """Refuse a path under which there cannot be a database to read.
+
+    Raises:
+        StoreError: it is a directory, or there is nothing.
+    """
+    if path.is_dir():
+        raise StoreError(f"{path} is a directory; give a file, e.g. {path / 'tuning.db'}")
+    if not path.exists():
+        raise StoreError(f"there is no database at {path}; `gemmtune tune --db {path}` makes one")
+
+
+def read_only_uri(path: Path) -> str:
+    """The SQLite URI that reads ``path`` and leaves nothing behind.
+
+    A database in WAL mode whose log does not exist has no writer and is complete in itself, but
+    SQLite would still make the log's files beside it, or fail where the folder cannot be written;
+    ``immutable`` reads the file alone. With a log, its shared memory is used as it is found.
+    """
+    uri = path.absolute().as_uri()
+    header = header_of(path)
+    log = path.with_name(path.name + "-wal")
+    alone = not log.exists() or not can_write(path.parent)
+    if len(header) == 20 and header[18] == _WAL_FORMAT and alone:
+        return f"{uri}?mode=ro&immutable=1"
+    return f"{uri}?mode=ro"
+
+
+def header_of(path: Path) -> bytes:
+    """The first bytes of the file; none of an empty one.
+
+    Raises:
+        StoreCorruptError: they are not SQLite's, which would take a very short file for an empty
+            database and write over it.
+    """
+    with path.open("rb") as file:
+        header = file.read(20)
+    if header and not header.startswith(_MAGIC):
+        raise StoreCorruptError(
+            f"{path} is damaged or not a database; restore a copy or give another path"
+        )
+    return header
+
+
+def can_write(path: Path) -> bool:
+    """Whether this process may write the file or folder."""
+    if os.access in os.supports_effective_ids:
+        return os.access(path, os.W_OK, effective_ids=True)
+    return os.access(path, os.W_OK)
+
+
+def connect_read_only(path: Path, timeout_s: float) -> sqlite3.Connection:
+    """A connection that cannot change ``path``; waits ``timeout_s`` for a lock."""
+    return sqlite3.connect(
+        read_only_uri(path),
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """What SQLite or the system says about ``path`` leaves as one of the StoreErrors.
+
+    Raises:
+        StoreError: one of its subclasses where there is a fitting one.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise store_error(error, path) from error
+    except StoreError:
+        raise
+    except PermissionError as error:
+        raise StoreReadOnlyError(f"{path} cannot be opened: permission denied") from error
+    except OSError as error:
+        raise _cannot_open(path) from error
+
+
+def store_error(error: BaseException, path: Path) -> StoreError:
+    """The StoreError that says what SQLite's ``error`` about ``path`` means for the user."""
+    # The low byte is the primary code: https://www.sqlite.org/rescode.html
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreLockedError(
+            f"{path} is locked by another process; try again when that has finished"
+        )
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreCorruptError(
+            f"{path} is damaged or not a database ({error}); restore a copy or give another path"
+        )
+    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return _read_only(path)
+    if primary == sqlite3.SQLITE_FULL:
+        return StoreFullError(
+            f"there is no space left for {path}; all that was committed is kept: free some space"
+        )
+    if primary == sqlite3.SQLITE_CANTOPEN:
+        return _cannot_open(path)
+    if primary == sqlite3.SQLITE_ERROR and "no such" in str(error):
+        return StoreCorruptError(
+            f"{path} lacks a part of gemmtune's schema ({error}); give another path"
+        )
+    return StoreError(f"{path} cannot be used: {error}")
+
+
+def _read_only(path: Path) -> StoreReadOnlyError:
+    return StoreReadOnlyError(
+        f"{path} cannot be written; copy it to a folder of yours and give that with --db"
+    )
+
+
+def _cannot_open(path: Path) -> StoreError:
+    if path.is_dir():
+        return StoreError(f"{path} is a directory; give a file, e.g. {path / 'tuning.db'}")
+    if not path.parent.is_dir():
+        return StoreError(f"{path.parent} is not a folder; make it first, or give another path")
+    if not can_write(path if path.exists() else path.parent) or not can_write(path.parent):
+        return _read_only(path)
+    return StoreError(f"{path} cannot be opened")

@@ -1,0 +1,95 @@
+"""Copying the history of one database into another; both keep what they had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Table, insert, select
+
+from gemmtune.store.tables import DEVICES, MEASUREMENTS, PROBLEMS, insert_if_new
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeReport:
+    """What came into the database."""
+
+    devices: int
+    """New devices."""
+    problems: int
+    """New problems."""
+    measurements: int
+    """New measurements."""
+    present: int
+    """Measurements that were there already."""
+    running: int
+    """Left out because they have not ended; merge again later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """All rows of a database."""
+
+    devices: Sequence[RowMapping]
+    """Of table devices."""
+    problems: Sequence[RowMapping]
+    """Of table problems."""
+    measurements: Sequence[RowMapping]
+    """Of table measurements, oldest first."""
+
+
+def read(source: Connection) -> History:
+    """Everything in ``source`` at one moment."""
+    return History(
+        devices=source.execute(select(DEVICES)).mappings().all(),
+        problems=source.execute(select(PROBLEMS)).mappings().all(),
+        measurements=source.execute(select(MEASUREMENTS).order_by(MEASUREMENTS.c.id))
+        .mappings()
+        .all(),
+    )
+
+
+def write(target: Connection, history: History) -> MergeReport:
+    """Add what ``target`` has not. The caller commits."""
+    devices, new_devices = _copy_keyed(target, history.devices, DEVICES)
+    problems, new_problems = _copy_keyed(target, history.problems, PROBLEMS)
+    here = set(target.execute(select(MEASUREMENTS.c.uuid)).scalars())
+    claims = set(target.execute(select(MEASUREMENTS.c.claim)).scalars())
+    unknown = [row for row in history.measurements if row["uuid"] not in here]
+    ended = [row for row in unknown if row["status"] != "running"]
+    new = [
+        _without_id(row)
+        | {
+            "device_id": devices[row["device_id"]],
+            "problem_id": problems[row["problem_id"]],
+            # Both sides measured the same config: both histories stay, one holds the claim.
+            "claim": None if row["claim"] in claims else row["claim"],
+        }
+        for row in ended
+    ]
+    if new:
+        target.execute(insert(MEASUREMENTS), new)
+    return MergeReport(
+        devices=new_devices,
+        problems=new_problems,
+        measurements=len(new),
+        present=len(history.measurements) - len(unknown),
+        running=len(unknown) - len(ended),
+    )
+
+
+def _copy_keyed(
+    target: Connection, rows: Sequence[RowMapping], table: Table
+) -> tuple[dict[int, int], int]:
+    """The source's numbers to the target's numbers of the same keys; how many keys were new."""
+    before = set(target.execute(select(table.c.key)).scalars())
+    new = [_without_id(row) for row in rows if row["key"] not in before]
+    if new:
+        target.execute(insert_if_new(target, table), new)
+    ids = {key: number for number, key in target.execute(select(table.c.id, table.c.key))}
+    return {row["id"]: ids[row["key"]] for row in rows}, len(new)
+
+
+def _without_id(row: RowMapping) -> dict[str, Any]:
+    return {str(name): value for name, value in row.items() if name != "id"}

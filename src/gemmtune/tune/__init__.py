@@ -1,0 +1,8 @@
+"""The loop that tunes: asks the search, runs on an executor, keeps in the store."""
+
+from __future__ import annotations
+
+from gemmtune.tune.options import Times, TuneOptions, TuneResult
+from gemmtune.tune.problems import tune
+
+__all__ = ["Times", "TuneOptions", "TuneResult", "tune"]

@@ -1,0 +1,102 @@
+"""What is known of a problem: its rows that count, from whichever run or process they come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from gemmtune.executors import Executor
+from gemmtune.job import Failure, Policy
+from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.base import Config
+from gemmtune.problem import Gemm
+from gemmtune.progress import Standing
+from gemmtune.render import generator_hash
+from gemmtune.store import Row, Store
+
+BASELINE_LIMIT_S = 300.0
+"""For compiling, and again for running, as long as nothing has been measured."""
+LIMIT_FACTOR = 20.0
+"""Limits are this many times the baseline's wall time."""
+LIMIT_FLOOR_S = 30.0
+"""Limits are never lower: workers compete for the cores, and drivers have slow moments."""
+
+
+class Known:
+    """Every row of the problem that counts here: earlier runs, other processes, this run."""
+
+    def __init__(
+        self, gemm: Gemm, executor: Executor, store: Store, names: Sequence[str], policy: Policy
+    ) -> None:
+        self._store = store
+        self._keys = (executor.device.key, gemm.key)
+        self._versions = executor.versions
+        self._policy = policy.key
+        self._names = names
+        self._last_id = 0
+        self._running: set[int] = set()
+        self._rows: dict[tuple[str, str], Row] = {}
+        family = names[0]
+        self.baseline: tuple[str, Config] = (
+            family,
+            FAMILIES[family].default(gemm, executor.device),
+        )
+        """Family and config that the limits follow from."""
+
+    def update(self) -> list[Row]:
+        """Rows that have appeared or finished since the last call."""
+        since_id = min([self._last_id + 1, *self._running]) - 1
+        rows = self._store.measurements(*self._keys, since_id=since_id)
+        fresh = [row for row in rows if row.id > self._last_id or row.id in self._running]
+        self._running = {row.id for row in fresh if row.status == "running"}
+        self._last_id = max([self._last_id, *(row.id for row in fresh)])
+        fresh = [row for row in fresh if self._counts(row)]
+        for row in fresh:
+            if row.status != "running":
+                self._rows[row.family, row.config_key] = row
+        return fresh
+
+    def _counts(self, row: Row) -> bool:
+        return row.family in self._names and not row.demotions(
+            self._versions, generator_hash(row.family), self._policy
+        )
+
+    @property
+    def trials(self) -> int:
+        """Configs measured or failed."""
+        return len(self._rows)
+
+    @property
+    def default(self) -> Row | None:
+        """The row of the baseline."""
+        return self._rows.get((self.baseline[0], self.baseline[1].key))
+
+    @property
+    def rows(self) -> list[Row]:
+        """All finished ones, oldest first."""
+        return sorted(self._rows.values(), key=lambda row: row.id)
+
+    def standing(self) -> Standing:
+        """Counts and the best so far."""
+        timed = [(row.time_ns, row) for row in self._rows.values() if row.time_ns is not None]
+        best_ns, best = min(timed, key=lambda pair: (pair[0], pair[1].id), default=(None, None))
+        results = [row.result for row in self._rows.values()]
+        return Standing(
+            trials=self.trials,
+            failures=dict(Counter(r.kind for r in results if isinstance(r, Failure))),
+            best_ns=best_ns,
+            best_family=best.family if best else "",
+            best_config=best.config_key if best else "",
+            default_ns=self.default.time_ns if self.default else None,
+        )
+
+    def limits_s(self) -> tuple[float, float]:
+        """For compiling and running: from the baseline, or else the first config that worked."""
+        rows = [self.default, *self._rows.values()]
+        row = next((row for row in rows if row is not None and row.time_ns is not None), None)
+        if row is None:
+            return BASELINE_LIMIT_S, BASELINE_LIMIT_S
+        return (
+            max(LIMIT_FLOOR_S, LIMIT_FACTOR * row.compile_s),
+            max(LIMIT_FLOOR_S, LIMIT_FACTOR * (row.verify_s + row.measure_s)),
+        )

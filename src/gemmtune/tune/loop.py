@@ -1,0 +1,273 @@
+"""Tuning one problem: asks the search, runs on the executor, keeps in the store.
+
+Every config is written down before it is dispatched, so what kills the process is known next time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from gemmtune.device import Device
+from gemmtune.executors import Executor
+from gemmtune.job import Failure, Job, Measurement, Outcome
+from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.base import Config
+from gemmtune.problem import Gemm
+from gemmtune.progress import (
+    ProblemFinished,
+    ProblemStarted,
+    Report,
+    SpaceListed,
+    StopReason,
+    Tick,
+    TrialFinished,
+)
+from gemmtune.render import generator_hash, render
+from gemmtune.search import Search
+from gemmtune.store import Owner, Row, Store
+from gemmtune.tune.known import Known
+from gemmtune.tune.options import Times, TuneOptions, TuneResult
+
+T = TypeVar("T")
+
+TICK_S = 0.25
+"""Longest wait before the clock and the signals are looked at again."""
+GRACE = 0.05
+"""Share of the budget that jobs in flight have to finish when it is used up."""
+
+
+def searched_families(gemm: Gemm, device: Device, options: TuneOptions) -> tuple[str, ...]:
+    """Those to search, ``tiled`` first: its default runs everywhere and is the baseline."""
+    names = options.families or tuple(name for name in FAMILIES if name != "naive")
+    usable = [name for name in names if not FAMILIES[name].supported(gemm, device)]
+    return tuple(sorted(usable, key=lambda name: name != "tiled"))
+
+
+class Tuning:
+    """Tuning of one problem."""
+
+    def __init__(
+        self,
+        gemm: Gemm,
+        executor: Executor,
+        store: Store,
+        options: TuneOptions,
+        now: Callable[[], float],
+        report: Report,
+        interrupted: threading.Event,
+    ) -> None:
+        self._gemm = gemm
+        self._executor = executor
+        self._store = store
+        self._options = options
+        self._now = now
+        self._report = report
+        self._interrupted = interrupted
+        self._began_s = now()
+        self._families = searched_families(gemm, executor.device, options)
+        self._known = Known(gemm, executor, store, self._families, options.policy)
+        self._owner = Owner.current(f"tune {gemm.key}")
+        self._in_flight: dict[int, tuple[str, Config]] = {}
+        self._outcomes: list[Outcome] = []
+        self._search_s = 0.0
+
+    def run(self, number: int, count: int) -> TuneResult:
+        """Tune until there is a reason to stop."""
+        self._store.reap()
+        self._known.update()
+        self._report(
+            ProblemStarted(
+                gemm=self._gemm,
+                number=number,
+                count=count,
+                budget_s=self._options.budget_s,
+                trials=self._options.trials,
+                standing=self._known.standing(),
+            )
+        )
+        try:
+            stop = self._stop() or self._measure()
+        finally:
+            self._give_up()
+        return self._finish(stop)
+
+    def _finish(self, stop: StopReason) -> TuneResult:
+        standing = self._known.standing()
+        seconds_s = self._now() - self._began_s
+        measured = len(self._outcomes)
+        self._report(
+            ProblemFinished(
+                gemm=self._gemm,
+                stop=stop,
+                seconds_s=seconds_s,
+                measured=measured,
+                standing=standing,
+            )
+        )
+        best = self._store.best(self._executor.device.key, self._gemm.key)
+        return TuneResult(
+            gemm=self._gemm,
+            best=best[0] if best else None,
+            default_ns=standing.default_ns,
+            trials=standing.trials,
+            measured=measured,
+            failures=standing.failures,
+            seconds_s=seconds_s,
+            stop=stop,
+            times=Times(
+                compile_s=sum(outcome.compile_s for outcome in self._outcomes),
+                verify_s=sum(outcome.verify_s for outcome in self._outcomes),
+                measure_s=sum(outcome.measure_s for outcome in self._outcomes),
+                search_s=self._search_s,
+            ),
+        )
+
+    def _measure(self) -> StopReason:
+        # The baseline runs while the space is listed, which can take seconds.
+        if self._known.default is None:
+            self._submit(*self._known.baseline)
+        search = self._timed(self._open_search)
+        stop: StopReason | None = None
+        while True:
+            stop = stop or self._stop() or self._fill(search)
+            if stop is not None and (not self._in_flight or self._overdue()):
+                return stop
+            self._wait(search)
+
+    def _open_search(self) -> Search:
+        device = self._executor.device
+        search = Search(
+            self._space(),
+            first=[(name, FAMILIES[name].default(self._gemm, device)) for name in self._families],
+            sampler=self._options.sampler,
+            seed=self._options.seed,
+        )
+        self._report(SpaceListed(configs=search.size))
+        for family, config in self._in_flight.values():
+            search.exclude(family, config)
+        self._tell(search, self._known.rows)
+        return search
+
+    def _space(self) -> Iterator[tuple[str, Config]]:
+        for name in self._families:
+            for config in FAMILIES[name].space(self._gemm, self._executor.device):
+                if self._stop() is not None:
+                    return  # nothing more will be asked
+                yield name, config
+
+    def _stop(self) -> StopReason | None:
+        options = self._options
+        if self._interrupted.is_set():
+            return "interrupted"
+        if options.trials is not None and self._known.trials >= options.trials:
+            return "trials"
+        if options.budget_s is not None and self._now() - self._began_s >= options.budget_s:
+            return "budget"
+        return None
+
+    def _overdue(self) -> bool:
+        """What is in flight has to be given up."""
+        if self._interrupted.is_set():
+            return True
+        # A run that ended before its first config did would leave nothing at all.
+        if self._options.budget_s is None or self._known.baseline in self._in_flight.values():
+            return False
+        return self._now() - self._began_s >= self._options.budget_s * (1.0 + GRACE)
+
+    def _fill(self, search: Search) -> StopReason | None:
+        """Have as many jobs in flight as the executor can use; says when no config is left."""
+        while len(self._in_flight) < self._executor.capacity:
+            if self._known.baseline in self._in_flight.values():
+                return None  # the limits of all others follow from it
+            trials = self._known.trials + len(self._in_flight)
+            if self._options.trials is not None and trials >= self._options.trials:
+                return None
+            candidate = self._timed(search.ask)
+            if candidate is None:
+                return "exhausted"
+            if not self._submit(candidate.family, candidate.config):
+                search.exclude(candidate.family, candidate.config)
+        return None
+
+    def _submit(self, family: str, config: Config) -> bool:
+        """Send a config on its way; False when another process has it."""
+        executor, options = self._executor, self._options
+        kernel = self._timed(lambda: render(family, config, self._gemm, executor.device))
+        compile_limit_s, run_limit_s = self._known.limits_s()
+        row_id = self._store.begin(
+            executor.device,
+            self._gemm,
+            family,
+            config,
+            generator_hash=generator_hash(family),
+            policy=options.policy,
+            versions=executor.versions,
+            seed=options.seed,
+            owner=self._owner,
+            # It may have to wait for all others in flight.
+            deadline_s=(compile_limit_s + run_limit_s) * (executor.capacity + 1),
+        )
+        if row_id is None:
+            return False
+        self._in_flight[row_id] = (family, config)
+        executor.submit(
+            Job(
+                id=row_id,
+                gemm=self._gemm,
+                kernel=kernel,
+                seed=options.seed,
+                best_ns=self._known.standing().best_ns,
+                compile_limit_s=compile_limit_s,
+                run_limit_s=run_limit_s,
+            )
+        )
+        return True
+
+    def _wait(self, search: Search) -> None:
+        """Take in one outcome, or notice that there is none yet."""
+        outcome = self._executor.next(TICK_S)
+        if outcome is None or outcome.job_id not in self._in_flight:
+            self._report(Tick(in_flight=len(self._in_flight)))
+            return
+        self._store.finish(outcome.job_id, outcome)
+        family, config = self._in_flight.pop(outcome.job_id)
+        self._outcomes.append(outcome)
+        fresh = self._known.update()
+        self._timed(lambda: self._tell(search, fresh))
+        result = outcome.result
+        failure = result if isinstance(result, Failure) else None
+        self._report(
+            TrialFinished(
+                family=family,
+                config=config.key,
+                time_ns=result.time_ns if isinstance(result, Measurement) else None,
+                failure=failure.kind if failure else None,
+                message=failure.message if failure else "",
+                standing=self._known.standing(),
+            )
+        )
+
+    def _tell(self, search: Search, rows: Sequence[Row]) -> None:
+        for row in rows:
+            if row.status != "running":
+                search.load([(row.family, row.config, row.time_ns)])
+            elif row.id not in self._in_flight:
+                search.exclude(row.family, row.config)
+
+    def _give_up(self) -> None:
+        """Cancel what is in flight, as if it had never been tried."""
+        if not self._in_flight:
+            return
+        try:
+            self._executor.cancel()
+        finally:
+            self._store.abandon(list(self._in_flight))
+            self._in_flight.clear()
+
+    def _timed(self, function: Callable[[], T]) -> T:
+        began_s = self._now()
+        result = function()
+        self._search_s += self._now() - began_s
+        return result

@@ -1,0 +1,53 @@
+"""The adapter that tests run kernels on: the machine's best, or the one that is expected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gemmtune.device import Device
+from gemmtune.errors import DeviceError
+from gemmtune.executors import open_executor
+from gemmtune.executors.pool import Pool
+from gemmtune.job import Job, Outcome, Policy
+from gemmtune.kernels.base import Kernel
+from gemmtune.problem import Gemm
+
+QUICK = Policy(warmup_s=0.0, min_time_s=0.0, min_repetitions=3, max_repetitions=3)
+"""Times under it mean nothing, and take none."""
+
+
+@pytest.fixture(scope="session")
+def executor() -> Iterator[Pool]:
+    """Workers on the adapter; skips where there is none, fails where one is expected."""
+    expected = os.environ.get("GEMMTUNE_EXPECT_ADAPTER")
+    try:
+        opened = open_executor(f"local:{expected or ''}", workers=1, policy=QUICK)
+    except DeviceError as error:
+        if expected is not None:
+            pytest.fail(f"GEMMTUNE_EXPECT_ADAPTER={expected}: {error}", pytrace=False)
+        pytest.skip(f"needs a WebGPU adapter: {error}")
+    assert isinstance(opened, Pool)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def device(executor: Pool) -> Device:
+    """The adapter, as its workers describe it."""
+    return executor.device
+
+
+@pytest.fixture
+def run_kernel(executor: Pool) -> Callable[[Gemm, Kernel], Outcome]:
+    """Verifies and times one kernel of one problem on the adapter."""
+
+    def run(gemm: Gemm, kernel: Kernel) -> Outcome:
+        executor.submit(Job(id=0, gemm=gemm, kernel=kernel))
+        outcome = executor.next()
+        assert outcome is not None
+        return outcome
+
+    return run

@@ -1,0 +1,98 @@
+"""A worker that speaks the protocol of gemmtune.executors.worker and does what a job's WGSL says.
+
+Words of the "WGSL", in order: what to do while compiling, then after the grant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from gemmtune.executors.fake import DEVICE
+from gemmtune.job import Failure, Job, Measurement, Outcome, Versions
+
+inbox: SimpleQueue[Any] = SimpleQueue()
+
+
+def read() -> None:
+    for line in sys.stdin:
+        inbox.put(json.loads(line))
+    os._exit(0)
+
+
+def say(op: str, **content: Any) -> None:
+    sys.stdout.write(json.dumps({"op": op} | content) + "\n")
+    sys.stdout.flush()
+
+
+def act(word: str) -> None:
+    """Hang, die, touch a file or wait for one; anything else is no trouble."""
+    word, _, path = word.partition(":")
+    if word == "touch":
+        Path(path).touch()
+    while word == "die-after" and not Path(path).exists():
+        time.sleep(0.01)
+    if word == "hang":
+        time.sleep(3600)
+    elif word in ("die", "die-after"):
+        sys.stderr.write("thread 'main' panicked at driver.rs:7:\nthe driver fell over\n")
+        sys.stderr.flush()
+        os._exit(101)
+    elif word == "slow":
+        time.sleep(0.05)
+
+
+def outcome(job: Job, word: str, began_s: float) -> Outcome:
+    result: Measurement | Failure
+    flag = Path(word.removeprefix("lost-once:"))
+    if word.startswith("lost-once:") and not flag.exists():
+        flag.touch()
+        result = Failure(kind="device_lost", message="the device is gone")
+    elif word == "lost":
+        result = Failure(kind="device_lost", message="the device is gone")
+    else:
+        result = Measurement(
+            time_ns=1.0,
+            spread=0.0,
+            min_ns=1.0,
+            repetitions=1,
+            clock="model",
+            max_abs_error=0.0,
+            max_rel_error=0.0,
+            tolerance=0.0,
+        )
+    return Outcome(job_id=job.id, result=result, verify_s=began_s, measure_s=time.monotonic())
+
+
+def main() -> None:
+    start = sys.argv[1] if len(sys.argv) > 1 else "fine"
+    act(start)
+    threading.Thread(target=read, daemon=True).start()
+    if start == "refuse":
+        say("error", message="there is no such adapter")
+        return
+    versions = Versions(driver="d", backend="fake", wgpu="none", compiler="none")
+    say("hello", device=DEVICE.to_json(), versions=asdict(versions))
+    while True:
+        job = Job.from_json(inbox.get()["job"])
+        compiling, running = job.kernel.wgsl.split()
+        act(compiling)
+        sys.stdout.write("a stray line of a driver\n")
+        say("ready")
+        inbox.get()
+        began_s = time.monotonic()
+        act(running)
+        result = outcome(job, running, began_s)
+        say("outcome", outcome=result.to_json())
+        if not result.ok:
+            os._exit(0)
+
+
+main()

@@ -1,0 +1,86 @@
+"""Hypothesis strategies: problems of every kind, devices of every size, legal configs."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from hypothesis import strategies as st
+
+from gemmtune.device import Device, Limits
+from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.base import Config
+from gemmtune.problem import ACTIVATIONS, DTYPES, Gemm
+
+LEAST = Device(features=("shader-f16",))
+"""The least limits of WebGPU, plus f16."""
+LAVAPIPE = Device(
+    name="llvmpipe",
+    adapter_type="cpu",
+    features=("shader-f16", "subgroup"),
+    limits=Limits(
+        workgroup_storage_bytes=32768, invocations_per_workgroup=1024, workgroup_size_x=1024
+    ),
+    subgroup_size=8,
+)
+"""Mesa's software adapter."""
+H100 = Device(
+    name="NVIDIA H100 80GB HBM3",
+    vendor_id=0x10DE,
+    adapter_type="discrete",
+    backend="vulkan",
+    features=("shader-f16", "subgroup", "timestamp-query"),
+    limits=Limits(
+        workgroup_storage_bytes=49152,
+        invocations_per_workgroup=1024,
+        workgroup_size_x=1024,
+        storage_binding_bytes=2147483644,
+        buffer_bytes=4292870144,
+    ),
+    subgroup_size=32,
+)
+"""A large device."""
+DEVICES = (LEAST, LAVAPIPE, H100)
+
+SIZES = (1, 2, 3, 7, 16, 17, 31, 33, 64, 65, 100)
+
+
+@st.composite
+def gemms(draw: st.DrawFn, sizes: tuple[int, ...] = SIZES, least_k: int = 0) -> Gemm:
+    """Any legal problem with sides from ``sizes``."""
+    a, b = draw(st.sampled_from(DTYPES)), draw(st.sampled_from(DTYPES))
+    m, n = draw(st.sampled_from(sizes)), draw(st.sampled_from(sizes))
+    k = draw(st.sampled_from(sizes if least_k else (0, *sizes)))
+    gap = draw(st.sampled_from((None, 0, 1, 4)))
+    return Gemm(
+        m=m,
+        n=n,
+        k=k,
+        a=a,
+        b=b,
+        c=draw(st.sampled_from(DTYPES)),
+        acc=draw(st.sampled_from(DTYPES)) if a == b == "f16" else "f32",
+        trans_a=draw(st.booleans()),
+        trans_b=draw(st.booleans()),
+        batch=draw(st.sampled_from((1, 1, 1, 2, 3))),
+        stride_a=draw(st.sampled_from((None, 0, m * k + 4))),
+        stride_b=draw(st.sampled_from((None, 0, k * n + 3))),
+        stride_c=None if gap is None else m * n + gap,
+        alpha=draw(st.sampled_from((1.0, -0.5, 2.0))),
+        beta=draw(st.sampled_from((0.0, 1.0, 0.25))),
+        bias=draw(st.booleans()),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
+    )
+
+
+@cache
+def legal_configs(family: str, gemm: Gemm, device: Device) -> tuple[Config, ...]:
+    """The whole space, kept because enumerating it takes a while."""
+    return tuple(FAMILIES[family].space(gemm, device))
+
+
+def model_of(gemm: Gemm, side: int = 64) -> Gemm:
+    """A problem of the same dtypes and layout and of one size, so that its space is kept once."""
+    return Gemm.parse(
+        f"{side}x{side}x16",
+        **{name: getattr(gemm, name) for name in ("a", "b", "c", "acc", "trans_a", "trans_b")},
+    )

@@ -1,0 +1,375 @@
+"""What every executor promises, and what a pool of processes survives. No kernel is run here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from conftest import QUICK
+from gemmtune.errors import DeviceError, ExecutorError, UsageError
+from gemmtune.executors import Executor, open_executor
+from gemmtune.executors.fake import DEVICE, FakeExecutor, model_ns
+from gemmtune.executors.pool import Pool, default_workers, worker_command
+from gemmtune.job import FAILURE_KINDS, Failure, Job, Measurement, Outcome
+from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.base import Kernel, Launch
+from gemmtune.kernels.naive import NaiveConfig
+from gemmtune.problem import Gemm
+from gemmtune.render import render
+
+GEMM = Gemm(m=20, n=30, k=10)
+WORKER = [sys.executable, str(Path(__file__).parent / "misbehaving_worker.py")]
+
+
+def naive_job(job_id: int, executor: Executor, gemm: Gemm = GEMM) -> Job:
+    return Job(id=job_id, gemm=gemm, kernel=render("naive", NaiveConfig(), gemm, executor.device))
+
+
+def told(job_id: int, words: str, **limits: float) -> Job:
+    """A job that tells tests/misbehaving_worker.py what to do."""
+    launch = Launch(workgroups=1, workgroup_size=(1, 1, 1))
+    kernel = Kernel(family="naive", config=NaiveConfig(), wgsl=words, launch=launch)
+    return Job(id=job_id, gemm=GEMM, kernel=kernel, **limits)  # type: ignore[arg-type]
+
+
+def everything(executor: Executor) -> list[Outcome]:
+    found = []
+    while (outcome := executor.next()) is not None:
+        found.append(outcome)
+    return found
+
+
+def failure(outcome: Outcome | None) -> Failure:
+    assert outcome is not None
+    assert isinstance(outcome.result, Failure)
+    return outcome.result
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that is only waiting to be reaped does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.fixture
+def pool() -> Iterator[Callable[..., Pool]]:
+    """Opens pools of misbehaving workers, and closes them."""
+    opened: list[Pool] = []
+
+    def start(workers: int = 1, mode: str = "fine") -> Pool:
+        opened.append(Pool([*WORKER, mode], workers))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture(params=["fake", "misbehaving", "local"])
+def any_executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """Each executor there is; a new one adds its name here."""
+    if request.param == "local":
+        yield request.getfixturevalue("executor")
+        return
+    opened: Executor = FakeExecutor() if request.param == "fake" else Pool([*WORKER, "fine"], 2)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make_job(any_executor: Executor) -> Callable[[int], Job]:
+    """Jobs that the executor at hand can do."""
+    if any_executor.versions.compiler == "none":
+        return lambda job_id: told(job_id, "fine fine")
+    return lambda job_id: naive_job(job_id, any_executor)
+
+
+# Every executor
+
+
+def test_every_job_has_one_outcome(any_executor: Executor, make_job: Callable[[int], Job]) -> None:
+    for job_id in range(5):
+        any_executor.submit(make_job(job_id))
+
+    outcomes = everything(any_executor)
+
+    assert sorted(outcome.job_id for outcome in outcomes) == [0, 1, 2, 3, 4]
+    assert all(isinstance(outcome.result, Measurement) for outcome in outcomes)
+
+
+def test_next_is_none_at_once_with_nothing_in_flight(any_executor: Executor) -> None:
+    assert any_executor.next() is None
+    assert any_executor.next(timeout_s=100.0) is None
+
+
+def test_cancel_gives_back_what_is_in_flight(
+    any_executor: Executor, make_job: Callable[[int], Job]
+) -> None:
+    for job_id in range(3):
+        any_executor.submit(make_job(job_id))
+
+    given_up = set(any_executor.cancel())
+
+    assert given_up | {outcome.job_id for outcome in everything(any_executor)} == {0, 1, 2}
+    any_executor.submit(make_job(9))
+    assert [outcome.job_id for outcome in everything(any_executor)] == [9]
+
+
+def test_an_executor_says_what_it_is(any_executor: Executor) -> None:
+    assert any_executor.capacity >= 1
+    assert any_executor.device.name
+    assert any_executor.versions.compiler
+
+
+@pytest.mark.parametrize("url", ["local", "fake:3"])
+def test_close_may_be_called_twice(url: str, executor: Pool) -> None:
+    opened = open_executor(url, workers=1, policy=QUICK)
+    opened.submit(naive_job(0, opened))
+
+    opened.close()
+    opened.close()
+
+    assert opened.next() is None
+
+
+# Pools of processes
+
+
+def test_a_hang_is_killed_at_its_limit_and_the_next_job_runs(pool: Callable[..., Pool]) -> None:
+    workers = pool()
+    workers.submit(told(1, "fine hang", run_limit_s=0.3))
+    workers.submit(told(2, "hang fine", compile_limit_s=0.3))
+    workers.submit(told(3, "fine fine"))
+
+    running, compiling, fine = (workers.next() for _ in range(3))
+
+    assert failure(running).kind == failure(compiling).kind == "timeout"
+    assert "verification and timing took longer than 0.3 s" in failure(running).message
+    assert "compilation took longer than 0.3 s" in failure(compiling).message
+    assert fine is not None
+    assert fine.ok
+
+
+def test_a_dead_worker_costs_one_job_and_its_last_words_are_kept(
+    pool: Callable[..., Pool],
+) -> None:
+    workers = pool()
+    for job in (told(1, "die fine"), told(2, "fine die"), told(3, "fine fine")):
+        workers.submit(job)
+
+    compiling, running, fine = (workers.next() for _ in range(3))
+
+    assert failure(compiling).kind == failure(running).kind == "crash"
+    assert "the driver fell over (exit code 101)" in failure(running).message
+    assert "died compiling" in failure(compiling).message
+    assert "\n" not in failure(running).message
+    assert fine is not None
+    assert fine.ok
+
+
+def test_a_lost_device_costs_one_job(pool: Callable[..., Pool]) -> None:
+    workers = pool()
+    workers.submit(told(1, "fine lost"))
+    workers.submit(told(2, "fine fine"))
+
+    lost, fine = workers.next(), workers.next()
+
+    assert failure(lost).kind == "device_lost"
+    assert fine is not None
+    assert fine.ok
+
+
+def test_a_job_that_lost_its_device_to_another_ones_fault_runs_again(
+    pool: Callable[..., Pool], tmp_path: Path
+) -> None:
+    workers = pool(workers=2)
+    workers.submit(told(1, f"fine die-after:{tmp_path / 'other'}"))
+    workers.submit(told(2, f"touch:{tmp_path / 'other'} lost-once:{tmp_path / 'flag'}"))
+
+    outcomes = {outcome.job_id: outcome for outcome in everything(workers)}
+
+    assert failure(outcomes[1]).kind == "crash"
+    assert (tmp_path / "flag").exists()
+    assert outcomes[2].ok
+
+
+def test_only_one_job_has_the_device_at_a_time(pool: Callable[..., Pool]) -> None:
+    workers = pool(workers=3)
+    for job_id in range(9):
+        workers.submit(told(job_id, "slow slow"))
+
+    turns = sorted((outcome.verify_s, outcome.measure_s) for outcome in everything(workers))
+
+    assert len(turns) == 9
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(turns))
+
+
+def test_an_outcome_that_came_in_time_counts_however_late_it_is_read(
+    pool: Callable[..., Pool],
+) -> None:
+    workers = pool()
+    workers.submit(told(1, "fine fine", compile_limit_s=0.5))
+    time.sleep(1.0)
+
+    outcome = workers.next()
+
+    assert outcome is not None
+    assert outcome.ok
+
+
+def test_next_returns_none_when_its_time_is_up(pool: Callable[..., Pool]) -> None:
+    workers = pool()
+    workers.submit(told(1, "fine hang"))
+
+    assert workers.next(timeout_s=0.2) is None
+    assert workers.cancel() == (1,)
+
+
+def test_cancel_and_close_leave_no_process(pool: Callable[..., Pool]) -> None:
+    workers = pool(workers=2)
+    workers.submit(told(1, "fine hang"))
+    workers.submit(told(2, "hang fine"))
+    assert workers.next(timeout_s=0.5) is None
+    pids = [process.pid for process in workers._workers]
+
+    assert sorted(workers.cancel()) == [1, 2]
+    assert not any(alive(pid) for pid in pids)
+    workers.close()
+    with pytest.raises(ExecutorError, match="closed"):
+        workers.submit(told(3, "fine fine"))
+
+
+def test_workers_that_never_start_are_an_error_and_not_a_loop() -> None:
+    with pytest.raises(ExecutorError, match=r"3 worker processes in a row died.*fell over"):
+        Pool([*WORKER, "die"], 1)
+
+
+def test_a_worker_that_finds_no_adapter_says_so() -> None:
+    with pytest.raises(DeviceError, match="there is no such adapter"):
+        Pool([*WORKER, "refuse"], 1)
+
+
+def test_a_command_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(ExecutorError, match="no worker process can be started"):
+        Pool(["/nonexistent/worker"], 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path, executor: Pool) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import time\n"
+        "from gemmtune.executors.pool import Pool\n"
+        f"pool = Pool({worker_command(executor.device.key, QUICK)!r}, 1)\n"
+        "print(next(iter(pool._workers)).pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        assert alive(worker)
+        os.kill(parent.pid, signal.SIGKILL)
+    until_s = time.monotonic() + 20.0
+    while alive(worker) and time.monotonic() < until_s:
+        time.sleep(0.05)
+
+    assert not alive(worker)
+
+
+def test_a_real_worker_that_is_stopped_from_outside_is_replaced(executor: Pool) -> None:
+    executor.submit(naive_job(1, executor))
+    for process in executor._workers:
+        os.kill(process.pid, signal.SIGKILL)
+
+    assert failure(executor.next()).kind == "crash"
+    executor.submit(naive_job(2, executor))
+    outcome = executor.next()
+    assert outcome is not None
+    assert outcome.ok
+
+
+def test_software_adapters_get_fewer_workers_than_hardware() -> None:
+    software = replace(DEVICE, adapter_type="cpu")
+
+    assert 1 <= default_workers(software) <= 2
+    assert 1 <= default_workers(DEVICE) <= 8
+
+
+def test_worker_command_carries_the_policy() -> None:
+    command = worker_command("llvmpipe", QUICK)
+
+    assert command[1:3] == ["-m", "gemmtune.executors.worker"]
+    assert '"min_repetitions": 3' in command[-1]
+
+
+# Choosing
+
+
+@pytest.mark.parametrize("url", ["remote", "fake:x", ""])
+def test_an_unknown_executor_is_a_usage_error(url: str) -> None:
+    with pytest.raises(UsageError, match="use local, local:ADAPTER, fake or fake:SEED"):
+        open_executor(url)
+
+
+def test_an_adapter_that_does_not_exist_is_named_with_those_that_do(executor: Pool) -> None:
+    with pytest.raises(DeviceError, match="no adapter matches 'no such thing'; there is 0: "):
+        open_executor("local:no such thing")
+
+
+# The fake
+
+
+def test_the_fake_is_deterministic_and_takes_the_models_time() -> None:
+    executor = FakeExecutor()
+    kernel = render("tiled", FAMILIES["tiled"].default(GEMM, DEVICE), GEMM, DEVICE)
+    executor.submit(Job(id=1, gemm=GEMM, kernel=kernel))
+
+    outcome = executor.next()
+
+    assert outcome is not None
+    assert isinstance(outcome.result, Measurement)
+    assert outcome.result.time_ns == model_ns(GEMM, kernel)
+    assert executor.now_s > 0.0
+
+
+def test_the_fakes_noise_depends_on_its_seed_only() -> None:
+    def times(seed: int) -> list[float]:
+        executor = FakeExecutor(seed=seed)
+        executor.submit(naive_job(1, executor))
+        return [o.result.time_ns for o in everything(executor) if isinstance(o.result, Measurement)]
+
+    assert times(1) == times(1) != times(2)
+
+
+@pytest.mark.parametrize("kind", FAILURE_KINDS)
+def test_the_fake_fails_by_rule(kind: str) -> None:
+    executor = FakeExecutor(fails=lambda job: kind if job.id % 2 else None)  # type: ignore[arg-type, return-value]
+    for job_id in range(4):
+        executor.submit(naive_job(job_id, executor))
+
+    outcomes = {outcome.job_id: outcome for outcome in everything(executor)}
+
+    assert [outcomes[job_id].ok for job_id in range(4)] == [True, False, True, False]
+    assert failure(outcomes[1]).kind == kind
+
+
+def test_the_fakes_time_passes_when_nobody_waits() -> None:
+    executor = FakeExecutor(fails=lambda _: "timeout")
+    executor.submit(naive_job(1, executor))
+
+    assert executor.next(timeout_s=5.0) is None
+    assert executor.now_s == 5.0
+    assert failure(executor.next()).kind == "timeout"
+    assert executor.now_s > 100.0

@@ -1,0 +1,195 @@
+"""What holds for every kernel family: legality, spaces, launches. No adapter is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gemmtune.device import Device, Limits
+from gemmtune.errors import ConfigError
+from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.base import ceil_div, grid, pack_params
+from gemmtune.kernels.subgroup import SubgroupConfig
+from gemmtune.kernels.tiled import TiledConfig
+from gemmtune.problem import Gemm
+from strategies import DEVICES, H100, LAVAPIPE, LEAST, gemms, legal_configs, model_of
+
+SQUARE = Gemm.parse("128x128x64")
+
+
+def tiled(**changes: object) -> TiledConfig:
+    return dataclasses.replace(FAMILIES["tiled"].default(SQUARE, LEAST), **changes)
+
+
+def subgroup(**changes: object) -> SubgroupConfig:
+    return dataclasses.replace(FAMILIES["subgroup"].default(SQUARE, LAVAPIPE), **changes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
+@pytest.mark.parametrize(
+    "gemm",
+    [
+        SQUARE,
+        Gemm.parse("1x1x1"),
+        Gemm.parse("257x129x65", trans_a=True, trans_b=True),
+        Gemm.parse("4096x4096x4096"),
+        Gemm.parse("64x64x0x3", a="f16", b="f16", c="f16", acc="f16"),
+        Gemm.parse("64x64x64", a="f16", b="f16", c="f16"),
+    ],
+    ids=lambda gemm: gemm.key,
+)
+def test_default_is_legal_wherever_the_family_is_supported(family, device, gemm):
+    record = FAMILIES[family]
+    if record.supported(gemm, device):
+        assert record.check(record.default(gemm, device), gemm, device)
+    else:
+        assert record.check(record.default(gemm, device), gemm, device) == ()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=8, deadline=None)
+@given(gemm=gemms(sizes=(1, 3, 16, 17, 33)), device=st.sampled_from(DEVICES))
+def test_space_holds_each_legal_config_once(family, gemm, device):
+    configs = legal_configs(family, gemm, device)
+
+    assert len(set(configs)) == len(configs)
+    assert all(not FAMILIES[family].check(config, gemm, device) for config in configs[::97])
+    assert bool(configs) == (not FAMILIES[family].supported(gemm, device))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_space_comes_in_the_same_order_every_time(family):
+    space = FAMILIES[family].space
+
+    assert list(space(SQUARE, LAVAPIPE)) == list(space(SQUARE, LAVAPIPE))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_configs_survive_json(family, data):
+    configs = legal_configs(family, SQUARE, LAVAPIPE)
+    config = data.draw(st.sampled_from(configs))
+
+    assert config == type(config).from_json(config.to_json())
+
+
+def test_config_with_an_unknown_field_is_refused():
+    with pytest.raises(ConfigError, match="tile_q"):
+        TiledConfig.from_json(tiled().to_json() | {"tile_q": 1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vec": 3}, "vec 3 is not 1, 2 or 4"),
+        ({"reg_n": 6}, "vectors of 4 do not divide"),
+        ({"reg_m": 16, "reg_n": 16}, "256 sums per invocation"),
+        ({"pad_a": 2}, "pads 2 and 0 are not multiples"),
+        ({"unroll_k": 5}, "unroll_k 5 does not divide tile_k"),
+        ({"lanes_n": 3}, "3 of 32 lanes"),
+        ({"tile_dtype": "f16"}, "would round operands in f32"),
+        ({"stages": 2, "prefetch": False}, "with prefetch"),
+        ({"tile_k": 4, "unroll_k": 4, "reg_m": 4, "reg_n": 4}, "do not divide A's tile"),
+        ({"tile_k": 64, "unroll_k": 64, "reg_m": 8, "reg_n": 8}, "bytes of workgroup memory"),
+        ({"wg_m": 32, "wg_n": 32}, "1024 invocations per workgroup"),
+        ({"group_m": 0}, "at least 1"),
+    ],
+)
+def test_check_says_in_words_why_a_tiled_config_is_illegal(changes, words):
+    reasons = FAMILIES["tiled"].check(tiled(**changes), SQUARE, LEAST)
+
+    assert words in "; ".join(reasons)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lanes_m": 4, "lanes_n": 8}, "made for subgroups of 32, the device has 8"),
+        ({"vec": 8}, "must each be 1, 2 or 4"),
+        ({"reg_n": 2}, "reg_n 2 is not a multiple of vec 4"),
+        ({"reg_m": 16, "reg_n": 16}, "256 sums per lane"),
+        ({"lanes_m": 8, "lanes_n": 1, "reg_m": 16, "reg_n": 4}, "do not fit the registers"),
+        ({"subgroups_m": 0}, "at least 1"),
+    ],
+)
+def test_check_says_in_words_why_a_subgroup_config_is_illegal(changes, words):
+    reasons = FAMILIES["subgroup"].check(subgroup(**changes), SQUARE, LAVAPIPE)
+
+    assert words in "; ".join(reasons)
+
+
+def test_subgroup_family_needs_the_feature_and_a_measured_size():
+    unknown = dataclasses.replace(LAVAPIPE, subgroup_size=0)
+
+    assert "lacks the feature subgroup" in FAMILIES["subgroup"].supported(SQUARE, LEAST)[0]
+    assert "has not been measured" in FAMILIES["subgroup"].supported(SQUARE, unknown)[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_f16_needs_the_feature(family):
+    gemm = Gemm.parse("64x64x64", a="f16", b="f16", c="f16")
+
+    assert "shader-f16" in FAMILIES[family].supported(gemm, Device())[0]
+    assert list(FAMILIES[family].space(gemm, Device())) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_operand_larger_than_a_binding_is_refused_with_its_size(family):
+    gemm = Gemm.parse("1x151936x896")
+
+    reason = FAMILIES[family].supported(gemm, LEAST)[0]
+
+    assert f"b takes {151936 * 896 * 4} bytes" in reason
+    assert "134217728" in reason
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=40, deadline=None)
+@given(gemm=gemms(), data=st.data())
+def test_tiles_of_a_launch_cover_c_once(family, gemm, data):
+    config = data.draw(st.sampled_from(legal_configs(family, model_of(gemm), H100)))
+    assume(not FAMILIES[family].check(config, gemm, H100))
+
+    tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
+
+    assert tiles * gemm.batch == FAMILIES[family].launch(config, gemm).workgroups
+
+
+@given(workgroups=st.integers(0, 2**31), limit=st.integers(1, 65535))
+def test_grid_holds_all_workgroups_within_the_limit(workgroups, limit):
+    assume(workgroups <= limit * limit)
+    x, y, z = grid(workgroups, limit)
+
+    assert z == 1
+    assert x <= limit
+    assert y <= limit
+    assert workgroups <= x * y < max(1, workgroups) + max(x, y)
+
+
+def test_params_have_the_layout_of_the_uniform_struct():
+    gemm = Gemm(m=2, n=3, k=4, batch=5, stride_b=0, alpha=1.5, beta=-1.0)
+
+    import struct
+
+    assert struct.unpack("<9I2f4x", pack_params(gemm, 7, 2)) == (
+        2,
+        3,
+        4,
+        5,
+        8,
+        0,
+        6,
+        7,
+        9,
+        1.5,
+        -1.0,
+    )
+
+
+def test_limits_of_an_unknown_device_are_those_of_the_specification():
+    assert Limits() == LEAST.limits

@@ -1,0 +1,430 @@
+"""Lookups: what is found at which level, that it is legal, and that finding it costs nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gemmtune
+from databases import DEVICE, GEMM, add, config_of, files_beside, versions_of
+from gemmtune._data import data_path
+from gemmtune.device import Device
+from gemmtune.errors import (
+    DeviceError,
+    ProblemTooLargeError,
+    StoreCorruptError,
+    StoreError,
+    StoreLockedError,
+    StoreVersionError,
+)
+from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.naive import NaiveConfig
+from gemmtune.lookup import default_paths, lookup, search_path, user_database
+from gemmtune.lookup.candidates import Search
+from gemmtune.lookup.catalogue import Catalogue, signature_of
+from gemmtune.problem import Gemm
+from gemmtune.schema import SCHEMA
+from gemmtune.store import Store
+from strategies import DEVICES, H100, LAVAPIPE, gemms
+
+HALF = Gemm(m=64, n=64, k=64, a="f16", b="f16", c="f16")
+HUGE = NaiveConfig(tile_m=32, tile_n=32)
+"""1024 invocations: not for devices with WebGPU's least limits."""
+SMALL = Device(name="Small GPU", vendor_id=0x8086, device_id=1, backend="vulkan", driver="1")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tuning.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with Store.open(path) as opened:
+        yield opened
+
+
+def size(m: int, n: int = 64, k: int = 64, batch: int = 1) -> Gemm:
+    return Gemm(m=m, n=n, k=k, batch=batch)
+
+
+# Levels
+
+
+def test_exact_is_the_fastest_measurement_of_this_problem_here(store: Store, path: Path) -> None:
+    add(store, 200.0, config_of(1))
+    add(store, 100.0, config_of(2))
+    add(store, 50.0, config_of(3), device=replace(DEVICE, driver="581"))
+    found = lookup(GEMM, DEVICE.key, path=path)
+    assert (found.source, found.config, found.time_ns) == ("exact", config_of(2), 100.0)
+    assert found.why == "measured for this problem on this device"
+    assert found.demotions == ()
+    assert found.device == DEVICE
+    assert found.problem_key == GEMM.key
+    assert found.gflops == pytest.approx(2 * 64**3 / 100.0)
+
+
+def test_values_of_alpha_do_not_matter_but_reading_c_does(store: Store, path: Path) -> None:
+    add(store, 100.0)
+    assert lookup(replace(GEMM, alpha=2.0), DEVICE.key, path=path).source == "exact"
+    assert lookup(replace(GEMM, beta=1.0), DEVICE.key, path=path).source == "default"
+
+
+def test_todays_template_beats_a_faster_time_of_an_older_one(store: Store, path: Path) -> None:
+    add(store, 50.0, config_of(1), template="older")
+    old = lookup(GEMM, DEVICE.key, path=path)
+    assert (old.source, old.config) == ("exact", config_of(1))
+    assert "template was older" in old.demotions[0]
+    add(store, 100.0, config_of(2))
+    assert lookup(GEMM, DEVICE.key, path=path).config == config_of(2)
+
+
+def test_versions_that_differ_are_told(store: Store, path: Path) -> None:
+    add(store, 100.0)
+    versions = replace(versions_of(DEVICE), compiler="naga 30")
+    found = lookup(GEMM, DEVICE.key, path=path, versions=versions)
+    assert found.demotions == ("compiler was naga 29, is naga 30",)
+
+
+def test_near_is_the_nearest_size_in_doublings(store: Store, path: Path) -> None:
+    add(store, 100.0, config_of(1), gemm=size(64))
+    add(store, 100.0, config_of(2), gemm=size(4096))
+    add(store, 100.0, config_of(3), gemm=replace(size(512), trans_a=True))
+    found = lookup(size(600), DEVICE.key, path=path)
+    assert (found.source, found.config) == ("near", config_of(2))
+    assert found.problem_key == size(4096).key
+    assert found.time_ns == pytest.approx(100.0 * 600 / 4096)
+    assert "4096x64x64" in found.why
+
+
+def test_near_passes_over_what_check_refuses(store: Store, path: Path) -> None:
+    add(store, 10.0, HUGE, device=SMALL, gemm=size(128))
+    add(store, 10.0, config_of(1), device=SMALL, gemm=size(1024))
+    found = lookup(size(100), SMALL.key, path=path)
+    assert (found.source, found.config) == ("near", config_of(1))
+
+
+def test_another_driver_of_the_same_hardware_comes_next(store: Store, path: Path) -> None:
+    add(store, 100.0, config_of(1))
+    now = replace(DEVICE, driver="590.2")
+    found = lookup(GEMM, device=now, path=path)
+    assert (found.source, found.config, found.time_ns) == ("device", config_of(1), 100.0)
+    assert found.demotions == ("driver was 580.1, is 590.2",)
+    by_key = lookup(GEMM, now.key, path=path)
+    assert (by_key.source, by_key.config, by_key.device) == ("device", config_of(1), DEVICE)
+    assert "limits" in by_key.why
+
+
+def test_the_most_similar_device_comes_after_that(store: Store, path: Path) -> None:
+    strange = replace(H100, name="Other", vendor_id=0x1002, device_id=9, driver="1")
+    cousin = replace(H100, name="Cousin", device_id=9, driver="1", subgroup_size=16)
+    add(store, 10.0, config_of(1), device=strange)
+    add(store, 99.0, config_of(2), device=cousin, gemm=size(4096))
+    found = lookup(GEMM, device=DEVICE, path=path)
+    assert (found.source, found.config, found.time_ns) == ("device", config_of(2), None)
+    assert "Cousin" in found.why
+
+
+def test_software_and_hardware_are_never_mixed(store: Store, path: Path) -> None:
+    add(store, 100.0, config_of(1), device=LAVAPIPE)
+    assert lookup(GEMM, device=DEVICE, path=path).source == "default"
+    assert lookup(GEMM, path=path).source == "default"
+    cpu = replace(LAVAPIPE, name="SwiftShader")
+    assert lookup(GEMM, device=cpu, path=path).source == "device"
+
+
+def test_the_default_is_tiled(path: Path) -> None:
+    path.touch()
+    found = lookup(GEMM, device=DEVICE, path=path)
+    assert (found.source, found.family, found.time_ns) == ("default", "tiled", None)
+    assert found.config == FAMILIES["tiled"].default(GEMM, DEVICE)
+
+
+def test_an_unknown_device_gets_f16_by_assumption(store: Store, path: Path) -> None:
+    add(store, 100.0, config_of(1), gemm=HALF)
+    for key in (None, "vulkan/0000-0000/nothing/1"):
+        found = lookup(HALF, key, path=path)
+        assert (found.source, found.config) == ("device", config_of(1))
+        assert "taken to have shader-f16" in found.why
+        assert found.kernel.features == ("shader-f16",)
+
+
+def test_an_unknown_device_is_taken_to_hold_the_problem(path: Path) -> None:
+    path.touch()
+    found = lookup(Gemm(m=16384, n=16384, k=16384), path=path)
+    assert f"bindings of {4 * 16384**2} bytes" in found.why
+
+
+def test_what_a_device_cannot_do_is_an_error(path: Path) -> None:
+    path.touch()
+    with pytest.raises(DeviceError, match="lacks shader-f16"):
+        lookup(HALF, device=SMALL, path=path)
+    with pytest.raises(ProblemTooLargeError, match="one binding of this device"):
+        lookup(Gemm(m=16384, n=16384, k=16384), device=SMALL, path=path)
+
+
+@pytest.mark.parametrize("shape", ["0x4x4", "4x4x0", "1x1x1", "4x4x4x0"])
+def test_sizes_of_0_and_1_have_an_answer(store: Store, path: Path, shape: str) -> None:
+    add(store, 100.0)
+    found = lookup(Gemm.parse(shape), device=DEVICE, path=path)
+    assert found.source == "near"
+    assert found.wgsl
+
+
+def test_rows_of_other_versions_and_damaged_ones_hide_nothing(path: Path) -> None:
+    with Store.open(path) as store:
+        good = add(store, 500.0, config_of(0))
+        for number, (column, value) in enumerate(
+            (
+                ("family", "later"),
+                ("config", "{"),
+                ("config", '{"tile":1}'),
+                ("config", '{"tile_m":"8","tile_n":8}'),
+                ("config", '{"tile_m":0,"tile_n":8}'),
+            )
+        ):
+            bad = add(store, 1.0, config_of(1 + number), template=f"{number}")
+            edit(path, f"UPDATE measurements SET {column} = ? WHERE id = ?", value, bad)
+        assert good
+    assert lookup(GEMM, DEVICE.key, path=path).config == config_of(0)
+
+
+@pytest.fixture(scope="module")
+def assorted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Legal and illegal configs of every family, kind and size, on several devices."""
+    path = tmp_path_factory.mktemp("lookup") / "tuning.db"
+    with Store.open(path) as store:
+        for device in (replace(H100, driver="1"), replace(LAVAPIPE, driver="1"), SMALL):
+            for gemm in (GEMM, HALF, size(7, 9, 1), size(4096, 4096, 4096, 3)):
+                if FAMILIES["naive"].supported(gemm, device):
+                    continue
+                add(store, 1.0, HUGE, device=device, gemm=gemm)
+                for family, source in (("tiled", H100), ("subgroup", H100), ("subgroup", LAVAPIPE)):
+                    for config in islice(FAMILIES[family].space(gemm, source), 0, 300, 100):
+                        template = source.name
+                        add(
+                            store,
+                            2.0,
+                            config,
+                            device=device,
+                            gemm=gemm,
+                            family=family,
+                            template=template,
+                        )
+    return path
+
+
+@settings(max_examples=60, deadline=None)
+@given(gemm=gemms(), device=st.sampled_from((*DEVICES, SMALL, replace(H100, driver="1"), None)))
+def test_every_answer_is_legal(assorted: Path, gemm: Gemm, device: Device | None) -> None:
+    try:
+        found = lookup(gemm, device=device, path=assorted)
+    except DeviceError:
+        assert device is not None
+        assert FAMILIES["naive"].supported(gemm, device)
+        return
+    assert FAMILIES[found.family].check(found.config, gemm, found.device) == ()
+    assert found.launch == FAMILIES[found.family].launch(found.config, gemm)
+    assert device is None or found.device == device
+
+
+# Databases
+
+
+def edit(path: Path, statement: str, *values: object) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(statement, values)
+    connection.commit()
+    connection.close()
+
+
+def test_exact_anywhere_beats_near_and_the_nearest_wins(tmp_path: Path) -> None:
+    catalogues = []
+    for name, rows in (("own", {300: 1, 4096: 2}), ("shipped", {64: 3, 256: 4})):
+        with Store.open(tmp_path / name) as store:
+            for m, number in rows.items():
+                add(store, 100.0, config_of(number), gemm=size(m))
+        signature = signature_of(tmp_path / name)
+        assert signature is not None
+        catalogues.append(Catalogue(tmp_path / name, signature))
+
+    def found(m: int) -> tuple[str, object]:
+        answer = Search(tuple(catalogues), size(m), DEVICE.key, None, None).answer()
+        return answer.source, answer.config
+
+    assert found(64) == ("exact", config_of(3))
+    assert found(70) == ("near", config_of(3))
+    assert found(310) == ("near", config_of(1))
+
+
+def test_a_database_that_changes_is_noticed(store: Store, path: Path) -> None:
+    add(store, 100.0, config_of(1))
+    assert lookup(GEMM, DEVICE.key, path=path).config == config_of(1)
+    add(store, 90.0, config_of(2))
+    assert lookup(GEMM, DEVICE.key, path=path).config == config_of(2)
+    store.close()
+    assert lookup(GEMM, DEVICE.key, path=path).config == config_of(2)
+    assert files_beside(path) == {"tuning.db"}
+
+
+def test_the_same_question_gets_the_same_object(store: Store, path: Path) -> None:
+    add(store, 100.0)
+    assert lookup(GEMM, DEVICE.key, path=path) is lookup(GEMM, DEVICE.key, path=path)
+
+
+def test_threads_get_the_same_answers(store: Store, path: Path) -> None:
+    for number in range(8):
+        add(store, 100.0, config_of(number), gemm=size(2 << number))
+    found: list[list[object]] = []
+
+    def ask() -> None:
+        found.append([lookup(size(m), DEVICE.key, path=path).config for m in range(1, 200)])
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert all(answers == found[0] for answers in found)
+
+
+def test_reading_leaves_no_files_behind(path: Path) -> None:
+    with Store.open(path) as store:
+        add(store, 100.0)
+    before = path.read_bytes()
+    assert lookup(GEMM, DEVICE.key, path=path).source == "exact"
+    assert files_beside(path) == {"tuning.db"}
+    assert path.read_bytes() == before
+
+
+def test_every_schema_that_was_shipped_is_read(path: Path) -> None:
+    for number in range(1, SCHEMA + 1):
+        fixture = Path(__file__).parent / "fixtures" / f"schema{number}.db"
+        found = lookup(GEMM, DEVICE.key, path=shutil.copy(fixture, path))
+        assert (found.source, found.time_ns) == ("exact", 100.0)
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_an_empty_database_holds_nothing(path: Path, content: bytes | None) -> None:
+    if content is None:  # what a tuner leaves that is killed before its first commit
+        edit(path, "PRAGMA user_version = 1")
+    else:
+        path.write_bytes(content)
+    assert lookup(GEMM, path=path).source == "default"
+
+
+def test_a_path_without_a_database_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no database at"):
+        lookup(GEMM, path=tmp_path / "nothing.db")
+    with pytest.raises(StoreError, match="is a directory"):
+        lookup(GEMM, path=tmp_path)
+    with pytest.raises(StoreError, match="postgresql:// URLs"):
+        lookup(GEMM, path="postgresql://host/name")
+
+
+def test_bad_databases_raise_what_the_store_raises(path: Path, tmp_path: Path) -> None:
+    noise = tmp_path / "noise.db"
+    noise.write_bytes(b"x" * 5000)
+    notes = tmp_path / "notes.db"
+    edit(notes, "CREATE TABLE notes (text TEXT)")
+    Store.open(path).close()
+    edit(path, f"UPDATE meta SET schema = {SCHEMA + 1}")
+    for file, kind in (
+        (noise, StoreCorruptError),
+        (notes, StoreCorruptError),
+        (path, StoreVersionError),
+    ):
+        with pytest.raises(kind) as looking_up:
+            lookup(GEMM, path=file)
+        with pytest.raises(kind) as opening:
+            Store.open(file)
+        assert str(looking_up.value) == str(opening.value)
+
+
+def test_a_locked_database_is_an_error(path: Path) -> None:
+    with Store.open(path) as store:
+        store.compact()  # without WAL a writer keeps readers out
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreLockedError, match="locked by another process"):
+        Catalogue(path, signature_of(path) or (), busy_timeout_s=0.05)
+    other.close()
+
+
+# Where databases are
+
+
+def test_a_users_database_lies_in_the_platforms_data_folder() -> None:
+    home = {"HOME": "/home/me"}
+    assert user_database(home, "linux") == Path("/home/me/.local/share/gemmtune/tuning.db")
+    given = home | {"XDG_DATA_HOME": "/data"}
+    assert user_database(given, "linux") == Path("/data/gemmtune/tuning.db")
+    relative = home | {"XDG_DATA_HOME": "data"}
+    assert user_database(relative, "linux") == user_database(home, "linux")
+    assert user_database(home, "darwin") == Path(
+        "/home/me/Library/Application Support/gemmtune/tuning.db"
+    )
+    local = {"LOCALAPPDATA": "/local"}
+    assert user_database(local, "win32") == Path("/local/gemmtune/tuning.db")
+
+
+def test_databases_are_searched_in_order() -> None:
+    shipped = data_path("tuning.db")
+    home = {"HOME": "/home/me"}
+    assert default_paths(home) == (user_database(home), shipped)
+    named = home | {"GEMMTUNE_DB": "/mine.db"}
+    assert search_path(None, named) == (Path("/mine.db"), shipped)
+    assert search_path("/this.db", named) == (Path("/this.db"),)
+    with pytest.raises(StoreError, match="postgresql://"):
+        search_path(None, {"GEMMTUNE_DB": "postgresql://host/name"})
+
+
+def test_a_users_database_need_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMMTUNE_DB", str(tmp_path / "later" / "tuning.db"))
+    assert lookup(GEMM, device=LAVAPIPE).family in FAMILIES
+
+
+def test_the_environment_names_the_database(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(store, 100.0)
+    monkeypatch.setenv("GEMMTUNE_DB", str(path))
+    assert gemmtune.lookup(GEMM, DEVICE.key).source == "exact"
+
+
+# What it costs
+
+
+def test_looking_up_in_a_real_database_loads_no_heavy_package(path: Path) -> None:
+    with Store.open(path) as store:
+        add(store, 100.0)
+    code = (
+        "import json, sys, gemmtune\n"
+        "found = gemmtune.lookup(gemmtune.Gemm(m=64, n=64, k=64), sys.argv[1], path=sys.argv[2])\n"
+        "heavy = {'numpy', 'wgpu', 'optuna', 'sqlalchemy', 'jinja2'} & set(sys.modules)\n"
+        "print(json.dumps([found.source, found.launch.workgroups, sorted(heavy)]))\n"
+    )
+    arguments = [sys.executable, "-c", code, DEVICE.key, str(path)]
+    run = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) == ["exact", 64 * 64, []]
+
+
+def test_wgsl_is_rendered_for_the_problem_asked_for(store: Store, path: Path) -> None:
+    add(store, 100.0, config_of(9), gemm=size(4096))
+    found = lookup(size(100), DEVICE.key, path=path)
+    assert size(100).key in found.wgsl
+    assert found.kernel is found.kernel
+    assert found.kernel.launch == found.launch

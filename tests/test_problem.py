@@ -1,0 +1,95 @@
+"""Problems and devices: what is refused, what keys say, JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+
+from gemmtune.device import Device
+from gemmtune.errors import ProblemError
+from gemmtune.problem import Gemm
+from strategies import H100, LAVAPIPE, LEAST, gemms
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"m": -1}, "m must be an integer >= 0, not -1"),
+        ({"k": 1.5}, "k must be an integer"),
+        ({"m": True}, "m must be an integer"),
+        ({"a": "f8"}, "dtype of a is 'f8'; supported: f32, f16"),
+        ({"acc": "f16"}, "acc=f16 needs a and b in f16"),
+        ({"activation": "tanh"}, "supported: none, relu, gelu, silu"),
+        ({"batch": 2, "stride_c": 3}, "stride_c is 3; it must be at least 16"),
+        ({"stride_a": -4}, "stride_a is -4"),
+    ],
+)
+def test_what_is_no_gemm_is_refused_in_words(fields, words):
+    with pytest.raises(ProblemError, match=words):
+        Gemm(**({"m": 4, "n": 4, "k": 4} | fields))
+
+
+@pytest.mark.parametrize("text", ["12", "1x2", "axbxc", "1x2x3x4x5", "", "-1x2x3", "1.5x2x3"])
+def test_shape_that_is_not_three_or_four_sizes_is_refused(text):
+    with pytest.raises(ProblemError, match="is not MxNxK"):
+        Gemm.parse(text)
+
+
+def test_shape_with_a_fourth_size_is_batched():
+    assert Gemm(m=2, n=3, k=4, batch=5) == Gemm.parse(" 2X3x4x5 ")
+
+
+def test_key_holds_all_that_makes_a_kernel_fit_and_not_the_values_of_alpha_and_beta():
+    gemm = Gemm.parse("8x9x10x2", a="f16", b="f16", trans_b=True, bias=True, activation="gelu")
+
+    assert gemm.key == "8x9x10x2:f16,f16,f32,f32:nt:bias,gelu"
+    assert dataclasses.replace(gemm, alpha=3.0).key == gemm.key
+    assert (
+        dataclasses.replace(gemm, beta=0.5).key
+        == dataclasses.replace(gemm, beta=2.0).key
+        != gemm.key
+    )
+    assert dataclasses.replace(gemm, stride_b=0).key == gemm.key + ":stride_b=0"
+    assert dataclasses.replace(gemm, stride_b=90).key == gemm.key
+
+
+@given(gemm=gemms())
+def test_problems_survive_json(gemm):
+    assert gemm == Gemm.from_json(gemm.to_json())
+
+
+def test_problem_with_an_unknown_field_is_refused():
+    with pytest.raises(ProblemError, match="not a problem"):
+        Gemm.from_json({"m": 1, "n": 1, "k": 1, "order": "row"})
+
+
+def test_sizes_count_gaps_between_matrices_of_a_batch():
+    gemm = Gemm(m=2, n=3, k=4, batch=3, c="f16", stride_a=0, stride_c=10, bias=True)
+
+    assert gemm.size_bytes("a") == 8 * 4
+    assert gemm.size_bytes("b") == 3 * 12 * 4
+    assert gemm.size_bytes("c") == (2 * 10 + 6) * 2
+    assert gemm.size_bytes("bias") == 3 * 2
+    assert gemm.flops == 2 * 2 * 3 * 4 * 3
+
+
+@pytest.mark.parametrize("device", [LEAST, LAVAPIPE, H100])
+def test_devices_survive_json(device):
+    assert device == Device.from_json(device.to_json())
+
+
+def test_device_key_is_stable_text_of_adapter_backend_and_driver():
+    device = dataclasses.replace(H100, device_id=0x2330, driver="580.159.04")
+
+    assert device.key == "vulkan/10de-2330/nvidia-h100-80gb-hbm3/580.159.04"
+    assert device.hardware_key == "vulkan/10de-2330/nvidia-h100-80gb-hbm3"
+
+
+@pytest.mark.parametrize(
+    "name", ["llvmpipe (LLVM 15.0.6, 256 bits)", "SwiftShader Device", "Microsoft Basic Render"]
+)
+def test_software_adapters_are_known_by_name(name):
+    assert Device(name=name).software
+    assert not H100.software

@@ -1,0 +1,101 @@
+"""Rendered WGSL: golden texts, headers, hashes. No adapter is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gemmtune import render as render_module
+from gemmtune.errors import ConfigError
+from gemmtune.kernels import FAMILIES
+from gemmtune.problem import Gemm
+from gemmtune.render import generator_hash, render
+from strategies import LAVAPIPE, LEAST, gemms, legal_configs, model_of
+
+GOLDEN = Path(__file__).parent / "golden"
+SMALL = Gemm.parse("16x16x8", a="f16", b="f16", c="f32", bias=True, activation="relu")
+
+
+def small_config(family: str):
+    """A config whose kernel is short enough to read."""
+    config = FAMILIES[family].default(SMALL, LAVAPIPE)
+    if family == "tiled":
+        sizes = {"wg_m": 8, "wg_n": 8, "reg_m": 2, "reg_n": 2, "vec": 2, "tile_k": 8}
+        return dataclasses.replace(config, **sizes, unroll_k=2, dims="static")
+    if family == "subgroup":
+        return dataclasses.replace(config, reg_m=2, reg_n=2, vec=2, dims="static")
+    return config
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_wgsl_is_what_was_read_and_approved(family):
+    """Set UPDATE_GOLDEN=1 to write the files anew, then read the difference."""
+    wgsl = render(family, small_config(family), SMALL, LAVAPIPE).wgsl
+    path = GOLDEN / f"{family}.wgsl"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(wgsl)
+
+    assert path.read_text() == wgsl
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_header_names_problem_and_config(family):
+    kernel = render(family, small_config(family), SMALL, LAVAPIPE)
+
+    first, second, *_ = kernel.wgsl.splitlines()
+
+    assert first == f"// gemmtune {family} kernel for {SMALL.key}"
+    assert second == f"// config: {kernel.config.key}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=25, deadline=None)
+@given(gemm=gemms(), data=st.data())
+def test_every_legal_config_renders_with_nothing_left_open(family, gemm, data):
+    config = data.draw(st.sampled_from(legal_configs(family, model_of(gemm), LAVAPIPE)))
+    assume(not FAMILIES[family].check(config, gemm, LAVAPIPE))
+    wgsl = render(family, config, gemm, LAVAPIPE).wgsl
+
+    assert wgsl.count("{") == wgsl.count("}")
+    assert wgsl.count("(") == wgsl.count(")")
+    assert ("enable f16;" in wgsl) == ("f16" in {gemm.a, gemm.b, gemm.c, gemm.acc})
+    assert "None" not in wgsl
+
+
+def test_illegal_config_is_refused_with_its_reasons():
+    config = dataclasses.replace(FAMILIES["tiled"].default(SMALL, LEAST), unroll_k=5)
+
+    with pytest.raises(ConfigError, match="unroll_k 5 does not divide tile_k"):
+        render("tiled", config, SMALL, LEAST)
+
+
+def test_kernel_names_the_features_it_needs():
+    assert render("subgroup", small_config("subgroup"), SMALL, LAVAPIPE).features == (
+        "shader-f16",
+        "subgroup",
+    )
+
+
+def test_generator_hash_changes_with_the_template(tmp_path, monkeypatch):
+    before = generator_hash("tiled")
+    templates = tmp_path / "templates"
+    (templates / "lib").mkdir(parents=True)
+    for file in render_module.data_path("templates").rglob("*.j2"):
+        target = templates / file.relative_to(render_module.data_path("templates"))
+        target.write_bytes(file.read_bytes())
+    monkeypatch.setattr(render_module, "data_path", lambda name: tmp_path / name)
+
+    generator_hash.cache_clear()
+    same = generator_hash("tiled")
+    (templates / "tiled.wgsl.j2").write_text("changed")
+    generator_hash.cache_clear()
+    changed = generator_hash("tiled")
+    generator_hash.cache_clear()
+
+    assert before == same
+    assert before != changed

@@ -1,0 +1,287 @@
+"""The search asks legal rows only, each once, the same for the same seed, and finds good ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import get_args
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gemmtune.errors import UsageError
+from gemmtune.kernels.base import Config
+from gemmtune.search import SAMPLERS, STARTUP, Candidate, SamplerName, Search
+
+Row = tuple[str, Config]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile(Config):
+    """Like a family's config: numbers, a word, a switch."""
+
+    m: int = 8
+    n: int = 8
+    k: int = 8
+    order: str = "mk"
+    prefetch: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Single(Config):
+    """A family of one."""
+
+    width: int = 1
+
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def legal(tile: Tile) -> bool:
+    return 16 <= tile.m * tile.n <= 1024 and tile.k <= tile.m
+
+
+SPACE: list[Row] = [
+    ("tile", tile)
+    for m, n, k, order, prefetch in product(SIZES, SIZES, SIZES, ("km", "mk"), (False, True))
+    if legal(tile := Tile(m=m, n=n, k=k, order=order, prefetch=prefetch))
+]
+
+
+def cost_ns(config: Config) -> float:
+    """Best at one corner of the legal space, with knobs that only matter together."""
+    assert isinstance(config, Tile)
+    distance = abs(math.log2(config.m / 32)) + abs(math.log2(config.n / 16))
+    distance += 0.5 * abs(math.log2(config.k / (config.m / 4)))
+    distance += 0.4 * (config.order != "km") + 0.3 * (config.prefetch != (config.k >= 8))
+    return 1000.0 * 1.5**distance
+
+
+def play(
+    search: Search,
+    count: int,
+    value: Callable[[Config], float | None] = cost_ns,
+    in_flight: int = 1,
+) -> list[Candidate]:
+    """Ask ``count`` times with so many in flight; what was asked, in order."""
+    asked: list[Candidate] = []
+    waiting: list[Candidate] = []
+    for _ in range(count):
+        candidate = search.ask()
+        if candidate is None:
+            break
+        asked.append(candidate)
+        waiting.append(candidate)
+        if len(waiting) >= in_flight:
+            done = waiting.pop(0)
+            search.tell(done, value(done.config))
+    return asked
+
+
+def rows(asked: list[Candidate]) -> list[Row]:
+    return [(candidate.family, candidate.config) for candidate in asked]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_row_is_asked_exactly_once_then_none(sampler: SamplerName) -> None:
+    small = SPACE[::9]
+    search = Search(small, sampler=sampler, seed=1)
+
+    asked = rows(play(search, len(small) + 5))
+
+    assert sorted(asked, key=repr) == sorted(small, key=repr)
+    assert search.ask() is None
+    assert search.left == 0
+
+
+def test_exhaustive_keeps_the_order_of_the_space() -> None:
+    assert rows(play(Search(SPACE, sampler="exhaustive"), 50)) == SPACE[:50]
+
+
+def test_random_is_a_permutation_that_depends_on_the_seed() -> None:
+    first = rows(play(Search(SPACE, sampler="random", seed=1), 50))
+
+    assert first != SPACE[:50]
+    assert first != rows(play(Search(SPACE, sampler="random", seed=2), 50))
+
+
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+@pytest.mark.parametrize("in_flight", [1, 4])
+def test_the_same_seed_gives_the_same_course(sampler: SamplerName, in_flight: int) -> None:
+    first, second = (
+        rows(play(Search(SPACE, sampler=sampler, seed=7), 60, in_flight=in_flight))
+        for _ in range(2)
+    )
+
+    assert first == second
+
+
+def test_another_seed_gives_another_course() -> None:
+    first, second = (rows(play(Search(SPACE, seed=seed), 40)) for seed in (1, 2))
+
+    assert first != second
+
+
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_defaults_come_first_even_from_outside_the_space(sampler: SamplerName) -> None:
+    outside: Row = ("tile", Tile(m=3, n=5, k=7))
+    first = [SPACE[40], outside]
+
+    asked = play(Search(SPACE, first=first, sampler=sampler), 3)
+
+    assert rows(asked)[:2] == first
+    assert [candidate.origin == "default" for candidate in asked] == [True, True, False]
+
+
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_told_and_excluded_rows_are_never_asked(sampler: SamplerName) -> None:
+    small = SPACE[::9]
+    search = Search(small, first=small[:2], sampler=sampler)
+    search.load([(*small[0], 5.0), (*small[3], None), ("gone", Single(), 1.0)])
+    search.exclude(*small[1])
+    search.exclude(*small[4])
+    search.exclude("gone", Single())
+
+    asked = rows(play(search, len(small)))
+
+    assert set(asked) == set(small) - {small[0], small[1], small[3], small[4]}
+
+
+def test_resuming_with_the_results_so_far_asks_only_the_rest() -> None:
+    before = play(Search(SPACE, seed=3), 40)
+    search = Search(SPACE, seed=3)
+    search.load([(c.family, c.config, cost_ns(c.config)) for c in before])
+
+    after = play(search, 60)
+
+    assert not set(rows(before)) & set(rows(after))
+    # What was learnt is used at once: no second start.
+    assert {candidate.origin for candidate in after} <= {"model", "random"}
+
+
+def test_a_result_that_comes_from_elsewhere_after_asking_counts_once() -> None:
+    search = Search(SPACE, seed=0)
+    candidate = search.ask()
+    assert candidate is not None
+    search.exclude(candidate.family, candidate.config)
+    search.load([(candidate.family, candidate.config, 3.0)])
+    search.tell(candidate, 4.0)
+
+    assert len(play(search, 40)) == 40
+
+
+def best_after(sampler: SamplerName, seed: int, count: int) -> float:
+    asked = play(Search(SPACE, sampler=sampler, seed=seed), count)
+    return min(cost_ns(candidate.config) for candidate in asked)
+
+
+def test_the_model_finds_better_rows_than_random_with_as_many_trials() -> None:
+    seeds = range(12)
+    best = min(cost_ns(config) for _, config in SPACE)
+
+    model = [best_after("tpe", seed, 80) / best for seed in seeds]
+    random = [best_after("random", seed, 80) / best for seed in seeds]
+
+    assert np.mean(model) < np.mean(random)
+    wins = sum(m <= r for m, r in zip(model, random, strict=True))
+    assert wins >= 9
+    assert sum(m <= 1.05 for m in model) > sum(r <= 1.05 for r in random)
+
+
+def test_the_model_keeps_away_from_where_configs_fail() -> None:
+    def fails(config: Config) -> float | None:
+        assert isinstance(config, Tile)
+        return None if config.m >= 16 else cost_ns(config)
+
+    asked = play(Search(SPACE, seed=5), 100, fails)
+    proposed = [fails(c.config) is None for c in asked if c.origin == "model"]
+    share = sum(fails(config) is None for _, config in SPACE) / len(SPACE)
+
+    assert share > 0.6
+    assert np.mean(proposed) < share * 0.6
+
+
+def test_it_goes_on_when_everything_fails() -> None:
+    assert len(play(Search(SPACE, seed=1), 60, lambda _: None)) == 60
+
+
+def test_a_random_share_stays_for_ever() -> None:
+    asked = play(Search(SPACE, seed=1), 200)
+    origins = [candidate.origin for candidate in asked]
+
+    assert origins[:STARTUP] == ["spread"] * STARTUP
+    assert 10 <= origins[STARTUP:].count("random") <= 50
+    assert origins.count("model") > 120
+
+
+def test_families_are_searched_together_and_small_ones_are_seen() -> None:
+    few: list[Row] = [("few", Single(width=width)) for width in range(5)]
+    search = Search([*few, *SPACE], seed=2)
+
+    asked = play(search, 120, lambda config: 9.0 if isinstance(config, Single) else cost_ns(config))
+
+    assert {row for row in rows(asked) if row[0] == "few"} == set(few)
+    assert len(set(rows(asked))) == 120
+
+
+def test_a_family_of_one_row_is_enough() -> None:
+    search = Search([("one", Single())])
+
+    assert len(play(search, 3, lambda _: 1.0)) == 1
+
+
+def test_an_empty_space_has_nothing_to_ask() -> None:
+    assert Search([]).ask() is None
+
+
+def test_an_unknown_sampler_is_refused() -> None:
+    with pytest.raises(UsageError, match="tpe, random, exhaustive"):
+        Search(SPACE, sampler="magic")  # type: ignore[arg-type]
+
+
+def test_nothing_is_logged_and_the_verbosity_is_left_alone(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = optuna.logging.get_verbosity()
+    play(Search(SPACE, seed=1), 30)
+
+    assert capfd.readouterr() == ("", "")
+    assert optuna.logging.get_verbosity() == before
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    space=st.lists(st.sampled_from(SPACE), min_size=1, max_size=40),
+    single=st.lists(st.builds(Single, width=st.integers(1, 4)), max_size=4),
+    sampler=st.sampled_from(SAMPLERS),
+    seed=st.integers(0, 2**32 - 1),
+    in_flight=st.integers(1, 5),
+    failing=st.integers(1, 6),
+)
+def test_any_space_is_covered_without_illegal_rows_or_repeats(
+    space: list[Row],
+    single: list[Single],
+    sampler: SamplerName,
+    seed: int,
+    in_flight: int,
+    failing: int,
+) -> None:
+    everything = [*space, *(("single", config) for config in single)]
+    search = Search(everything, sampler=sampler, seed=seed)
+
+    asked = rows(
+        play(
+            search,
+            len(everything) + 1,
+            lambda config: None if len(config.key) % failing == 0 else float(len(config.key)),
+            in_flight,
+        )
+    )
+
+    assert len(asked) == len(set(asked)) == search.size
+    assert set(asked) == set(everything)
