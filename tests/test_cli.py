@@ -335,6 +335,7 @@ def test_tuning_killed_half_way_continues_and_loses_nothing(
     process.kill()
     process.communicate()
     kept = cli.rows("ok")
+    failed = cli.rows("failed")
     orphans = cli.rows("running")
 
     (problem,) = cli.json(*HALF_WAY, *adapter)["problems"]
@@ -342,7 +343,7 @@ def test_tuning_killed_half_way_continues_and_loses_nothing(
     after = cli.rows("ok")
     assert kept.items() <= after.items()
     assert problem["trials"] == 20
-    assert problem["measured"] == 20 - len(kept) - len(orphans)
+    assert problem["measured"] == 20 - len(kept) - len(failed) - len(orphans)
     assert problem["failures"].get("crash", 0) == len(orphans)
     assert cli.rows("running") == {}
     assert cli.run("db", "check").returncode == 0

@@ -176,7 +176,7 @@ def test_more_trials_continue_where_the_last_run_stopped(store: Store) -> None:
 def test_results_under_another_policy_do_not_count(store: Store) -> None:
     run(store, Recorder(), trials=10)
 
-    (result,) = run(store, Recorder(), trials=10, policy=Policy(cache="cold"))
+    (result,) = run(store, Recorder(), trials=10, policy=Policy(cache="hot"))
 
     assert result.measured == 10
     assert len(rows(store)) == 20
@@ -436,3 +436,16 @@ def test_killed_half_way_and_run_again_it_continues(tmp_path: Path) -> None:
         assert crashed == {row.uuid for row in dead}
         assert len(after) == len({(row.family, row.config_key) for row in after.values()}) == 60
         assert store.check() == []
+
+
+def test_winners_of_other_problems_are_tried_first(store: Store) -> None:
+    (first,) = run(store, Recorder(), OTHER, trials=40)
+    assert first.best is not None
+    executor = Recorder()
+
+    run(store, executor, GEMM, trials=6)
+
+    tried = [(job.kernel.family, job.kernel.config) for job in executor.jobs]
+    defaults = [(name, FAMILIES[name].default(GEMM, DEVICE)) for name in ("tiled", "subgroup")]
+    winner = (first.best.family, first.best.config)
+    assert winner in tried[: len(defaults) + 1]

@@ -29,6 +29,7 @@ from gemmtune.search import Search
 from gemmtune.store import Owner, Row, Store
 from gemmtune.tune.known import Known
 from gemmtune.tune.options import Times, TuneOptions, TuneResult
+from gemmtune.tune.relatives import relatives
 
 T = TypeVar("T")
 
@@ -137,10 +138,11 @@ class Tuning:
             self._wait(search)
 
     def _open_search(self) -> Search:
-        device = self._executor.device
+        device, families = self._executor.device, self._families
+        defaults = [(name, FAMILIES[name].default(self._gemm, device)) for name in families]
         search = Search(
             self._space(),
-            first=[(name, FAMILIES[name].default(self._gemm, device)) for name in self._families],
+            first=[*defaults, *relatives(self._store, self._gemm, device, families)],
             sampler=self._options.sampler,
             seed=self._options.seed,
         )
