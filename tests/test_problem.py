@@ -24,6 +24,7 @@ from strategies import H100, LAVAPIPE, LEAST, gemms
         ({"activation": "tanh"}, "supported: none, relu, gelu, silu"),
         ({"batch": 2, "stride_c": 3}, "stride_c is 3; it must be at least 16"),
         ({"stride_a": -4}, "stride_a is -4"),
+        ({"beta": float("nan")}, "beta must be a finite number, not nan"),
     ],
 )
 def test_what_is_no_gemm_is_refused_in_words(fields, words):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -41,6 +43,36 @@ def test_wgsl_is_what_was_read_and_approved(family):
         path.write_text(wgsl)
 
     assert path.read_text() == wgsl
+
+
+def rendered_hash(family: str) -> str:
+    """Of many kernels of several problems."""
+    digest = hashlib.sha256()
+    for gemm in (SMALL, Gemm.parse("33x40x17x2", trans_a=True, trans_b=True, beta=0.5)):
+        configs = legal_configs(family, model_of(gemm), LAVAPIPE)
+        for config in configs[:: max(1, len(configs) // 60)]:
+            if not FAMILIES[family].check(config, gemm, LAVAPIPE):
+                kernel = render(family, config, gemm, LAVAPIPE)
+                digest.update(f"{kernel.launch}{kernel.wgsl}".encode())
+    return digest.hexdigest()[:12]
+
+
+def test_generation_is_raised_when_python_changes_what_is_rendered():
+    """Rows of the past must be demoted then, and nothing but their hash can say so."""
+    path = GOLDEN / "hashes.json"
+    known = json.loads(path.read_text())
+    found = {
+        family: {"generator": generator_hash(family), "rendered": rendered_hash(family)}
+        for family in FAMILIES
+    }
+    for family, hashes in found.items():
+        same_hash = hashes["generator"] == known.get(family, {}).get("generator")
+        same_text = hashes["rendered"] == known.get(family, {}).get("rendered")
+        assert same_text or not same_hash, f"{family} renders differently: raise GENERATION"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(json.dumps(found, indent=2) + "\n")
+
+    assert known == found
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -448,6 +448,21 @@ def test_merge_keeps_both_histories_and_is_idempotent(tmp_path: Path) -> None:
     assert files_beside(two) == {"one.db", "two.db"}
 
 
+def test_merge_of_the_fastest_leaves_out_slower_and_failed_rows(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.db", tmp_path / "two.db"
+    with Store.open(two) as source:
+        for index, time_ns in enumerate((90.0, 50.0, 70.0)):
+            add(source, time_ns, config_of(index))
+        begin(source, config_of(3))
+    with Store.open(one) as target:
+        report = target.merge(two, top=2)
+
+        assert (report.measurements, report.slower) == (2, 2)
+        times = [row.time_ns for row in target.measurements(DEVICE.key, GEMM.key)]
+        assert sorted(filter(None, times)) == [50.0, 70.0]
+        assert target.check() == []
+
+
 def test_merge_refuses_itself_and_changes_nothing_when_the_source_is_bad(
     store: Store, path: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -25,7 +26,8 @@ class Gemm:
     ``trans_a`` A lies in memory as k x m, with ``trans_b`` B as n x k (BLAS transA, transB).
 
     Raises:
-        ProblemError: a size is negative, a dtype unknown, or strides make matrices of C overlap.
+        ProblemError: a size is negative, a dtype unknown, alpha or beta not finite, or strides
+            make matrices of C overlap.
     """
 
     m: int
@@ -73,6 +75,10 @@ class Gemm:
                 raise ProblemError(
                     f"dtype of {name} is {getattr(self, name)!r}; supported: {', '.join(DTYPES)}"
                 )
+        for name in ("alpha", "beta"):
+            value = getattr(self, name)
+            if not math.isfinite(value):
+                raise ProblemError(f"{name} must be a finite number, not {value!r}")
         if self.activation not in ACTIVATIONS:
             raise ProblemError(
                 f"activation is {self.activation!r}; supported: {', '.join(ACTIVATIONS)}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemmtune._data import data_path
@@ -62,19 +61,16 @@ def render(family: str, config: Config, gemm: Gemm, device: Device) -> Kernel:
 def generator_hash(family: str) -> str:
     """Twelve hex digits that change whenever the WGSL of ``family`` might.
 
-    Covers its template and Python module, what those import from templates/ and kernels/, and
-    `GENERATION`, which stands for the modules that all families share.
+    Covers its template with all that it imports, and `GENERATION`, which stands for the Python
+    beside it and which a test makes us raise when the same template begins to render differently.
     """
     digest = hashlib.sha256(str(GENERATION).encode())
-    templates, kernels = data_path("templates"), Path(__file__).parent / "kernels"
-    files = {templates / FAMILIES[family].template, kernels / f"{family}.py"}
-    seen: set[Path] = set()
-    while files - seen:
-        file = min(files - seen, key=lambda path: path.name)
-        text = file.read_text(encoding="utf-8")
-        seen.add(file)
-        files |= {templates / name for name in re.findall(r'import "([^"]+)"', text)}
-        modules = re.findall(r"^from gemmtune\.kernels\.(\w+) import", text, re.MULTILINE)
-        files |= {kernels / f"{name}.py" for name in modules if name != "base"}
-        digest.update(text.encode())
+    waiting, seen = [FAMILIES[family].template], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            text = (data_path("templates") / name).read_text(encoding="utf-8")
+            digest.update(text.encode())
+            waiting += re.findall(r'import "([^"]+)"', text)
     return digest.hexdigest()[:12]

@@ -8,11 +8,16 @@ import sys
 from collections.abc import Sequence
 
 from gemmtune import __version__
-from gemmtune.cli import bench, completion, db, devices, lookup, tune
+from gemmtune.cli.bench import add as add_bench
+from gemmtune.cli.completion import add as add_completion
+from gemmtune.cli.db import add as add_db
+from gemmtune.cli.devices import add as add_devices
+from gemmtune.cli.lookup import add as add_lookup
 from gemmtune.cli.options import Parser
+from gemmtune.cli.tune import add as add_tune
 from gemmtune.errors import GemmtuneError, MissingExtraError
 
-COMMANDS = (devices, tune, lookup, bench, db, completion)
+_ADD_COMMANDS = (add_devices, add_tune, add_lookup, add_bench, add_db, add_completion)
 """In the order in which --help lists them."""
 
 _EXTRA_PACKAGES = frozenset({"numpy", "optuna", "rich", "shtab", "sqlalchemy", "wgpu"})
@@ -42,8 +47,8 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(
         title="commands", dest="command", metavar="COMMAND", required=True
     )
-    for module in COMMANDS:
-        module.add(commands)
+    for add in _ADD_COMMANDS:
+        add(commands)
     return parser
 
 

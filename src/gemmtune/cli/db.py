@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from gemmtune.cli.options import Commands, add_command, add_database, add_json, database
+from gemmtune.cli.options import Commands, add_command, add_database, add_json, count, database
 from gemmtune.cli.output import duration, print_json, print_table
 from gemmtune.job import FAILURE_KINDS
 
@@ -35,6 +35,12 @@ def add(commands: Commands) -> None:
         examples=("gemmtune db merge colleague.db", "gemmtune db merge a.db b.db --db all.db"),
     )
     merge.add_argument("sources", nargs="+", metavar="SRC", help="database to read")
+    merge.add_argument(
+        "--top",
+        type=count,
+        metavar="N",
+        help="take only the N fastest of each problem and device, and compact: a file to ship",
+    )
     examples = ("gemmtune db check", "gemmtune db check --db results.db && echo sound")
     check = add_command(below, "check", _check, "look for damage; exit 1 if any", examples=examples)
     retry = add_command(
@@ -95,14 +101,17 @@ def _merge(args: argparse.Namespace) -> int:
     reports = []
     with _open(args, write=True) as store:
         for source in args.sources:
-            report = store.merge(source)
+            report = store.merge(source, top=args.top)
             reports.append(asdict(report) | {"source": source})
             if not args.json:
                 running = f", {report.running} left out: not ended" if report.running else ""
+                slower = f", {report.slower} left out: slower" if report.slower else ""
                 print(
                     f"{source}: {report.measurements} new measurements, {report.present} known, "
-                    f"{report.devices} new devices, {report.problems} new problems{running}"
+                    f"{report.devices} new devices, {report.problems} new problems{running}{slower}"
                 )
+        if args.top is not None:
+            store.compact()
     if args.json:
         print_json(reports)
     return 0

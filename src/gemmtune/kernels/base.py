@@ -15,10 +15,12 @@ Dims = Literal["static", "dynamic"]
 """static: m, n, k are constants of the kernel; dynamic: one kernel for every size."""
 DIMS: tuple[Dims, ...] = get_args(Dims)
 
+TOO_SMALL = "every size must be at least 1"
+"""A reason of `Family.check`; where it holds, nothing else about the config can be computed."""
 PARAMS_SIZE_BYTES = 48
 """Size of the uniform struct ``Params`` (templates/lib/gemm.wgsl.j2)."""
 GENERATION = 1
-"""Raised by hand when this module or `render` change what kernels do: part of their hash."""
+"""Part of every kernel's hash; raised when Python, not a template, changes what kernels do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import Any
 from gemmtune.device import Device
 from gemmtune.kernels.base import (
     DIMS,
+    TOO_SMALL,
     Config,
     Dims,
     Family,
@@ -99,16 +100,16 @@ def supported(gemm: Gemm, device: Device) -> tuple[str, ...]:
 
 def check(config: SubgroupConfig, gemm: Gemm, device: Device) -> tuple[str, ...]:
     """See `Family.check`."""
-    return supported(gemm, device) or (
-        *_check_shape(config, gemm, device),
-        *check_launch(launch(config, gemm), device),
-    )
+    reasons = supported(gemm, device) or tuple(_check_shape(config, gemm, device))
+    if TOO_SMALL in reasons or supported(gemm, device):
+        return reasons
+    return reasons + check_launch(launch(config, gemm), device)
 
 
 def _check_shape(c: SubgroupConfig, gemm: Gemm, device: Device) -> Iterator[str]:
     lanes = (c.lanes_m, c.lanes_n, c.subgroups_m, c.subgroups_n)
     if min(*lanes, c.reg_m, c.reg_n, c.group_m) < 1:
-        yield "every size must be at least 1"
+        yield TOO_SMALL
         return
     if c.sg_size != device.subgroup_size:
         yield f"made for subgroups of {c.sg_size}, the device has {device.subgroup_size}"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from gemmtune.device import Device
 from gemmtune.kernels.base import (
     DIMS,
+    TOO_SMALL,
     Config,
     Dims,
     Family,
@@ -107,12 +108,15 @@ def check(config: TiledConfig, gemm: Gemm, device: Device) -> tuple[str, ...]:
     problem = check_problem(gemm, device)
     if problem:
         return problem
-    return (*_check_shape(config, gemm), *check_launch(launch(config, gemm), device))
+    reasons = tuple(_check_shape(config, gemm))
+    if TOO_SMALL in reasons:
+        return reasons
+    return reasons + check_launch(launch(config, gemm), device)
 
 
 def _check_shape(c: TiledConfig, gemm: Gemm) -> Iterator[str]:
     if min(c.wg_m, c.wg_n, c.lanes_n, c.reg_m, c.reg_n, c.tile_k, c.unroll_k, c.group_m) < 1:
-        yield "every size must be at least 1"
+        yield TOO_SMALL
         return
     if c.vec not in (1, 2, 4):
         yield f"vec {c.vec} is not 1, 2 or 4"

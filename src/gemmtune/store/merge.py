@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Table, insert, select
@@ -25,6 +26,8 @@ class MergeReport:
     """Measurements that were there already."""
     running: int
     """Left out because they have not ended; merge again later."""
+    slower: int
+    """Left out because enough others of the same problem and device are faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,18 @@ class History:
     measurements: Sequence[RowMapping]
     """Of table measurements, oldest first."""
 
+    def fastest(self, top: int) -> History:
+        """Without all but the ``top`` fastest rows of each problem on each device."""
+        timed = [row for row in self.measurements if row["time_ns"] is not None]
+        taken: Counter[tuple[int, int]] = Counter()
+        kept: set[int] = set()
+        for row in sorted(timed, key=lambda row: (row["time_ns"], row["id"])):
+            where = (row["device_id"], row["problem_id"])
+            if taken[where] < top:
+                taken[where] += 1
+                kept.add(row["id"])
+        return replace(self, measurements=[row for row in self.measurements if row["id"] in kept])
+
 
 def read(source: Connection) -> History:
     """Everything in ``source`` at one moment."""
@@ -50,8 +65,9 @@ def read(source: Connection) -> History:
     )
 
 
-def write(target: Connection, history: History) -> MergeReport:
-    """Add what ``target`` has not. The caller commits."""
+def write(target: Connection, whole: History, top: int | None = None) -> MergeReport:
+    """Add what ``target`` has not, or only the ``top`` fastest of it. The caller commits."""
+    history = whole if top is None else whole.fastest(top)
     devices, new_devices = _copy_keyed(target, history.devices, DEVICES)
     problems, new_problems = _copy_keyed(target, history.problems, PROBLEMS)
     here = set(target.execute(select(MEASUREMENTS.c.uuid)).scalars())
@@ -76,6 +92,7 @@ def write(target: Connection, history: History) -> MergeReport:
         measurements=len(new),
         present=len(history.measurements) - len(unknown),
         running=len(unknown) - len(ended),
+        slower=len(whole.measurements) - len(history.measurements),
     )
 
 

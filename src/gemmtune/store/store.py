@@ -216,8 +216,12 @@ class Store:
 
     # Whole databases
 
-    def merge(self, other: str | Path) -> merge.MergeReport:
+    def merge(self, other: str | Path, *, top: int | None = None) -> merge.MergeReport:
         """Take in what another database holds. It is only read; doing it again changes nothing.
+
+        Args:
+            other: path or URL.
+            top: only so many of the fastest rows of each problem on each device, e.g. to ship.
 
         Raises:
             StoreError: ``other`` cannot be read, or is this database.
@@ -228,7 +232,7 @@ class Store:
             with source._database.transaction() as reading:
                 history = merge.read(reading)
         with self._database.transaction(write=True) as writing:
-            return merge.write(writing, history)
+            return merge.write(writing, history, top)
 
     def compact(self) -> None:
         """Make the file small and free of its log, e.g. to ship it; only while nobody else uses it.

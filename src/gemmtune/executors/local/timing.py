@@ -21,8 +21,6 @@ _MAX_DISPATCHES = 4096
 # One submission: long enough to hide the host's part, short for every driver's watchdog.
 _SUBMIT_NS = 50e6
 _WINDOW_NS = 20e6
-# The least warm-up: an idle GPU's clock takes tens of milliseconds to rise.
-_WARM_AFTER_IDLE_S = 0.06
 _WARM_AFTER_WORK_S = 0.02
 _BUSY_BEFORE_S = 0.05
 _STEADY = 0.01
@@ -195,12 +193,15 @@ class Run:
     def warm_up(self, guess_ns: float, policy: Policy, idle_s: float) -> float:
         """Works until windows of about 20 ms agree to 1 %; returns the last one's time per GEMM.
 
+        After idling it takes all of ``warmup_s``: a GPU that slept keeps its lowest clock for tens
+        of milliseconds before the clock begins to rise, and looks steady all the while.
+
         Args:
             guess_ns: expected time of one GEMM.
             policy: its ``warmup_s`` is the most.
             idle_s: how long the device has had nothing to do before.
         """
-        least = _WARM_AFTER_WORK_S if idle_s < _BUSY_BEFORE_S else _WARM_AFTER_IDLE_S
+        least = _WARM_AFTER_WORK_S if idle_s < _BUSY_BEFORE_S else policy.warmup_s
         started = time.perf_counter()
         before = math.inf
         while True:
