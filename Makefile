@@ -13,10 +13,10 @@ endif
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help tune test lint format bench wheel clean
+.PHONY: help tune test test-coop lint format bench wheel clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | sort | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | sort | expand -t 10
 
 tune: $(VENV)/.adapter ## tune one small problem here and print what lookup now returns
 	$(BIN)/gemmtune tune --shape $(SHAPE) --dtype $(DTYPE) --budget $(BUDGET)
@@ -24,6 +24,10 @@ tune: $(VENV)/.adapter ## tune one small problem here and print what lookup now 
 
 test: lint $(VENV)/.adapter ## lint, then run every test on the adapter of this machine
 	$(BIN)/pytest
+
+test-coop: ## run tests/coop on a software adapter with cooperative matrices, made in .coop
+	GEMMTUNE_EXPECT_FRAGMENTS=1 GEMMTUNE_EXPECT_ADAPTER=llvmpipe \
+		scripts/coop-rootfs.sh run python -m pytest tests/coop
 
 lint: $(VENV)/.installed ## check format, lint rules and types
 	$(BIN)/ruff format --check
@@ -40,8 +44,8 @@ bench: $(VENV)/.adapter ## time tuned, default and naive kernels side by side (S
 wheel: $(VENV)/.installed ## build the wheel into dist/
 	$(BIN)/python -m hatchling build -t wheel
 
-clean: ## delete what was built here, the virtual environment too
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## delete what was built here, the virtual environment and .coop too
+	rm -rf $(VENV) .coop dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Stamps: a second run starts at once unless what they depend on has changed.
 $(VENV)/.installed: pyproject.toml scripts/ensure-venv.sh scripts/apt-install.sh

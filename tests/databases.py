@@ -62,6 +62,7 @@ def begin(
     template: str | None = None,
     versions: Versions | None = None,
     owner: Owner = OWNER,
+    policy: Policy = POLICY,
     deadline_s: float = 60.0,
 ) -> int | None:
     return store.begin(
@@ -70,7 +71,7 @@ def begin(
         family,
         config_of(0) if config is None else config,
         generator_hash=generator_hash(family) if template is None else template,
-        policy=POLICY,
+        policy=policy,
         versions=versions or versions_of(device),
         seed=7,
         owner=owner,
@@ -87,9 +88,12 @@ def add(
     gemm: Gemm = GEMM,
     family: str = "naive",
     template: str | None = None,
+    policy: Policy = POLICY,
 ) -> int:
     """A finished row: a time in nanoseconds, or a failure."""
-    number = begin(store, config, device=device, gemm=gemm, family=family, template=template)
+    number = begin(
+        store, config, device=device, gemm=gemm, family=family, template=template, policy=policy
+    )
     assert number is not None
     value = result if isinstance(result, Failure) else measurement(result)
     assert store.finish(number, outcome(value))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from hypothesis import strategies as st
 
-from gemmtune.device import Device, Limits
+from gemmtune.device import Device, Fragment, Limits
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
-from gemmtune.problem import ACTIVATIONS, DTYPES, Gemm
+from gemmtune.problem import ACTIVATIONS, DTYPES, Dtype, Gemm
 
 LEAST = Device(features=("shader-f16",))
 """The least limits of WebGPU, plus f16."""
@@ -38,18 +39,37 @@ H100 = Device(
     ),
     subgroup_size=32,
 )
-"""A large device."""
-DEVICES = (LEAST, LAVAPIPE, H100)
+"""A large device, without its matrix units."""
+MATRICES = replace(
+    H100,
+    features=(*H100.features, "cooperative-matrix"),
+    fragments=(
+        Fragment(size=16, ab="f16", acc="f16"),
+        Fragment(size=16, ab="f16", acc="f32"),
+    ),
+)
+"""The same with them."""
+DEVICES = (LEAST, LAVAPIPE, H100, MATRICES)
+PLAIN_FAMILIES = ("naive", "tiled", "subgroup")
+"""Families that every lavapipe runs; coopmat has its own folder of tests."""
+
+
+def device_of(family: str) -> Device:
+    """A device that has what the family needs."""
+    return MATRICES if family == "coopmat" else LAVAPIPE
+
 
 SIZES = (1, 2, 3, 7, 16, 17, 31, 33, 64, 65, 100)
 
 
 @st.composite
-def gemms(draw: st.DrawFn, sizes: tuple[int, ...] = SIZES, least_k: int = 0) -> Gemm:
-    """Any legal problem with sides from ``sizes``."""
-    a, b = draw(st.sampled_from(DTYPES)), draw(st.sampled_from(DTYPES))
+def gemms(
+    draw: st.DrawFn, sizes: tuple[int, ...] = SIZES, inputs: tuple[Dtype, ...] = DTYPES
+) -> Gemm:
+    """Any legal problem with sides from ``sizes`` and operands of ``inputs``."""
+    a, b = draw(st.sampled_from(inputs)), draw(st.sampled_from(inputs))
     m, n = draw(st.sampled_from(sizes)), draw(st.sampled_from(sizes))
-    k = draw(st.sampled_from(sizes if least_k else (0, *sizes)))
+    k = draw(st.sampled_from((0, *sizes)))
     gap = draw(st.sampled_from((None, 0, 1, 4)))
     return Gemm(
         m=m,

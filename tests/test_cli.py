@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,33 @@ def test_devices_names_one_default_and_every_key(cli: Cli, device: Device) -> No
     assert device.key in cli.run("devices").stdout
 
 
+def test_devices_say_which_matrices_they_have_or_why_none(cli: Cli, device: Device) -> None:
+    lines = [line for line in cli.run("devices").stdout.splitlines() if "   matrices " in line]
+
+    assert len(lines) == len(cli.json("devices"))
+    assert all("none: " in line or "x16 f" in line or "x8 f" in line for line in lines)
+
+
+def test_unlock_says_how_things_stand_and_removes_nothing_that_is_not_there(cli: Cli) -> None:
+    env = {"XDG_CACHE_HOME": str(cli.home / "cache")}
+    before = cli.run("unlock", "--status", env=env)
+    removed = cli.run("unlock", "--remove", env=env)
+
+    assert before.returncode == removed.returncode == 0
+    assert "copy      none" in before.stdout
+    assert removed.stdout == "there is no copy to delete\n"
+    assert not (cli.home / "cache" / "gemmtune").exists()
+
+
+def test_unlock_without_an_adapter_to_unlock_is_one_line(cli: Cli) -> None:
+    run = cli.run("unlock", env={**NO_ADAPTER, "XDG_CACHE_HOME": str(cli.home / "cache")})
+
+    assert run.returncode == 1
+    assert len(run.stderr.splitlines()) == 1
+    assert "no adapter here offers cooperative-matrix" in run.stderr
+    assert not (cli.home / "cache" / "gemmtune").exists()
+
+
 def test_lookup_for_a_key_needs_no_adapter_and_prints_json(cli: Cli) -> None:
     found = cli.json("lookup", "512x256x128", "--device", "vulkan/0000-0000/none/1", "--trans-b")
 
@@ -275,6 +303,23 @@ def test_a_tuned_problem_is_kept_found_and_compared(cli: Cli, adapter: tuple[str
     assert labels[0] == ("tuned (exact)", problem["family"])
     assert labels[-1] == ("default", "naive")
     assert all(kernel["time_ns"] > 0 for kernel in bench["kernels"])
+
+
+def test_hot_times_inputs_in_the_cache_and_keeps_its_results_apart(
+    cli: Cli, adapter: tuple[str, ...]
+) -> None:
+    tune = ("tune", "--shape", "8x8x8", "--trials", "1", *adapter)
+    cold = cli.json(*tune)
+    hot = cli.json(*tune, "--hot")
+    bench = cli.json("bench", "8x8x8", "--rounds", "1", "--hot", *adapter)
+
+    assert (cold["inputs"], hot["inputs"], bench["inputs"]) == ("cold", "hot", "hot")
+    assert hot["problems"][0]["measured"] == 1
+    with closing(sqlite3.connect(cli.database)) as connection:
+        policies = connection.execute("SELECT policy FROM measurements ORDER BY id").fetchall()
+    assert [policy.split("/")[1] for (policy,) in policies] == ["cold", "hot"]
+    found = cli.json("lookup", "8x8x8", "--device", cold["device"])
+    assert found["time_ns"] == cold["problems"][0]["time_ns"]
 
 
 def test_tuning_in_text_ends_with_a_table_on_stdout_and_progress_on_stderr(

@@ -21,7 +21,7 @@ from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, Kernel
 from gemmtune.problem import Gemm
 from gemmtune.render import render
-from strategies import gemms, legal_configs, model_of
+from strategies import PLAIN_FAMILIES, gemms, legal_configs, model_of
 
 RunKernel = Callable[[Gemm, Kernel], Outcome]
 
@@ -50,7 +50,7 @@ def some_configs(family: str, gemm: Gemm, device: Device, count: int) -> list[Co
     return [FAMILIES[family].default(gemm, device), *legal[:count]]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PLAIN_FAMILIES)
 @pytest.mark.parametrize(("trans_a", "trans_b"), LAYOUTS)
 @pytest.mark.parametrize(("a", "b", "c", "acc"), DTYPES)
 def test_every_layout_and_dtype_is_right(
@@ -62,7 +62,7 @@ def test_every_layout_and_dtype_is_right(
             right(run_kernel, family, config, gemm, device)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PLAIN_FAMILIES)
 @pytest.mark.parametrize(
     "shape",
     [
@@ -83,7 +83,7 @@ def test_any_size_is_right(run_kernel, device, family, shape):
         right(run_kernel, family, config, gemm, device)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PLAIN_FAMILIES)
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
 @pytest.mark.parametrize("c", ["f32", "f16"])
 def test_epilogue_is_right(run_kernel, device, family, activation, c):
@@ -96,7 +96,7 @@ def test_epilogue_is_right(run_kernel, device, family, activation, c):
         right(run_kernel, family, config, gemm, device)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PLAIN_FAMILIES)
 def test_strides_between_matrices_of_a_batch_are_kept(run_kernel, device, family):
     for strides in ({"stride_a": 0}, {"stride_b": 32 * 36 + 3}, {"stride_c": 40 * 36 + 1}):
         gemm = Gemm(m=40, n=36, k=32, batch=3, **strides)
@@ -104,7 +104,7 @@ def test_strides_between_matrices_of_a_batch_are_kept(run_kernel, device, family
             right(run_kernel, family, config, gemm, device)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PLAIN_FAMILIES)
 @settings(
     max_examples=25,
     deadline=None,

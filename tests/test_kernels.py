@@ -14,10 +14,21 @@ from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import ceil_div, grid, pack_params
 from gemmtune.kernels.subgroup import SubgroupConfig
 from gemmtune.kernels.tiled import TiledConfig
-from gemmtune.problem import Gemm
-from strategies import DEVICES, H100, LAVAPIPE, LEAST, gemms, legal_configs, model_of
+from gemmtune.problem import DTYPES, Gemm
+from strategies import (
+    DEVICES,
+    H100,
+    LAVAPIPE,
+    LEAST,
+    MATRICES,
+    device_of,
+    gemms,
+    legal_configs,
+    model_of,
+)
 
 SQUARE = Gemm.parse("128x128x64")
+HALF = Gemm.parse("64x64x32", a="f16", b="f16", c="f16")
 
 
 def tiled(**changes: object) -> TiledConfig:
@@ -63,16 +74,16 @@ def test_space_holds_each_legal_config_once(family, gemm, device):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_space_comes_in_the_same_order_every_time(family):
-    space = FAMILIES[family].space
+    space, device = FAMILIES[family].space, device_of(family)
 
-    assert list(space(SQUARE, LAVAPIPE)) == list(space(SQUARE, LAVAPIPE))
+    assert list(space(HALF, device)) == list(space(HALF, device)) != []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_configs_survive_json(family, data):
-    configs = legal_configs(family, SQUARE, LAVAPIPE)
+    configs = legal_configs(family, HALF, device_of(family))
     config = data.draw(st.sampled_from(configs))
 
     assert config == type(config).from_json(config.to_json())
@@ -123,6 +134,39 @@ def test_check_says_in_words_why_a_subgroup_config_is_illegal(changes, words):
     assert words in "; ".join(reasons)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"frag": 8}, "fragments of 8 x 8 with sums in f32 do not work here"),
+        ({"sg_size": 64}, "made for subgroups of 64, the device has 32"),
+        ({"frags_m": 8}, "256 registers of sums"),
+        ({"tile_k": 24}, "tile_k 24 is not a multiple of the fragment's 16"),
+        ({"pad": 4}, "pad 4 a multiple of 8"),
+        ({"stages": 2, "prefetch": False}, "with prefetch"),
+        ({"checked": False}, "unchecked kernels need static dims"),
+        ({"frags_m": 1, "frags_n": 1, "tile_k": 16, "subgroups_m": 4}, "do not divide"),
+        ({"tile_k": 128}, "bytes of workgroup memory"),
+    ],
+)
+def test_check_says_in_words_why_a_coopmat_config_is_illegal(changes, words):
+    gemm = Gemm.parse("1000x1000x1000", a="f16", b="f16")
+    config = FAMILIES["coopmat"].default(gemm, MATRICES)
+    assert config.frags_m == config.frags_n == 4
+
+    reasons = FAMILIES["coopmat"].check(dataclasses.replace(config, **changes), gemm, MATRICES)
+
+    assert words in "; ".join(reasons)
+
+
+def test_coopmat_family_needs_f16_the_feature_and_a_fragment_that_works():
+    supported = FAMILIES["coopmat"].supported
+    unproven = dataclasses.replace(MATRICES, fragments=())
+
+    assert "operands in f16, not f32 and f32" in supported(SQUARE, MATRICES)[0]
+    assert "lacks the feature cooperative-matrix" in supported(HALF, H100)[0]
+    assert "no fragment of f16 with sums in f32 gave right numbers" in supported(HALF, unproven)[0]
+
+
 def test_subgroup_family_needs_the_feature_and_a_measured_size():
     unknown = dataclasses.replace(LAVAPIPE, subgroup_size=0)
 
@@ -150,10 +194,11 @@ def test_an_operand_larger_than_a_binding_is_refused_with_its_size(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=40, deadline=None)
-@given(gemm=gemms(), data=st.data())
-def test_tiles_of_a_launch_cover_c_once(family, gemm, data):
-    config = data.draw(st.sampled_from(legal_configs(family, model_of(gemm), H100)))
-    assume(not FAMILIES[family].check(config, gemm, H100))
+@given(data=st.data())
+def test_tiles_of_a_launch_cover_c_once(family, data):
+    gemm = data.draw(gemms(inputs=("f16",) if family == "coopmat" else DTYPES))
+    config = data.draw(st.sampled_from(legal_configs(family, model_of(gemm), MATRICES)))
+    assume(not FAMILIES[family].check(config, gemm, MATRICES))
 
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
 

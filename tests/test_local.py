@@ -148,6 +148,19 @@ def test_wgsl_that_does_not_compile_is_a_compile_failure(run_kernel: RunKernel) 
     assert "\n" not in said
 
 
+def test_an_unchecked_kernel_is_right(run_kernel: RunKernel) -> None:
+    assert_right(run_kernel(GEMM, replace(written(RIGHT), unchecked=True)))
+
+
+def test_wgsl_that_does_not_compile_unchecked_is_a_compile_failure(run_kernel: RunKernel) -> None:
+    kernel = replace(written("let x: f32 = 1u;"), unchecked=True)
+
+    said = message(run_kernel(GEMM, kernel), "compile")
+
+    assert "x" in said
+    assert "\n" not in said
+
+
 def test_a_kernel_with_other_bindings_is_a_validation_failure(run_kernel: RunKernel) -> None:
     kernel = written(RIGHT)
     other = replace(kernel, wgsl=kernel.wgsl.replace("@binding(3)", "@binding(7)"))

@@ -29,6 +29,7 @@ from gemmtune.errors import (
     StoreLockedError,
     StoreVersionError,
 )
+from gemmtune.job import Policy
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.naive import NaiveConfig
 from gemmtune.lookup import default_paths, lookup, search_path, user_database
@@ -89,6 +90,27 @@ def test_todays_template_beats_a_faster_time_of_an_older_one(store: Store, path:
     assert "template was older" in old.demotions[0]
     add(store, 100.0, config_of(2))
     assert lookup(GEMM, DEVICE.key, path=path).config == config_of(2)
+
+
+def test_times_with_inputs_in_the_cache_count_where_there_are_no_others(
+    store: Store, path: Path
+) -> None:
+    hot = Policy(cache="hot")
+    add(store, 50.0, config_of(1), policy=hot)
+    assert lookup(GEMM, DEVICE.key, path=path).config == config_of(1)
+    add(store, 100.0, config_of(2))
+    add(store, 60.0, config_of(3), policy=hot)
+    found = lookup(GEMM, DEVICE.key, path=path)
+    assert (found.config, found.time_ns) == (config_of(2), 100.0)
+    near = lookup(size(128), DEVICE.key, path=path)
+    assert (near.source, near.config) == ("near", config_of(2))
+
+
+def test_a_time_is_expected_only_for_sizes_of_the_same_order(store: Store, path: Path) -> None:
+    add(store, 100.0, gemm=size(512))
+    assert lookup(size(1024), DEVICE.key, path=path).time_ns == pytest.approx(200.0)
+    far = lookup(size(1), DEVICE.key, path=path)
+    assert (far.source, far.time_ns, far.gflops) == ("near", None, None)
 
 
 def test_versions_that_differ_are_told(store: Store, path: Path) -> None:
@@ -267,6 +289,22 @@ def test_exact_anywhere_beats_near_and_the_nearest_wins(tmp_path: Path) -> None:
     assert found(64) == ("exact", config_of(3))
     assert found(70) == ("near", config_of(3))
     assert found(310) == ("near", config_of(1))
+
+
+def test_todays_template_in_a_later_database_beats_an_older_one_in_the_first(
+    tmp_path: Path,
+) -> None:
+    catalogues = []
+    for name, time_ns, template in (("own", 50.0, "older"), ("shipped", 100.0, None)):
+        with Store.open(tmp_path / name) as store:
+            add(store, time_ns, template=template)
+        signature = signature_of(tmp_path / name)
+        assert signature is not None
+        catalogues.append(Catalogue(tmp_path / name, signature))
+
+    found = Search(tuple(catalogues), GEMM, DEVICE.key, None, None).answer()
+
+    assert (found.source, found.time_ns, found.demotions) == ("exact", 100.0, ())
 
 
 def test_a_database_that_changes_is_noticed(store: Store, path: Path) -> None:

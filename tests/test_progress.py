@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -132,6 +133,14 @@ def test_a_skipped_problem_says_why() -> None:
     (line,) = play([(0, ProblemSkipped(gemm=GEMM, reason="too big"))])
 
     assert line == f"{GEMM.key}: skipped: too big"
+
+
+def test_a_slow_best_keeps_three_digits() -> None:
+    slow = replace(BEST, best_ns=1e6 * 1e6)
+
+    _, line = play([(0, started()), (6, trial(slow))])
+
+    assert "best 0.001 GFLOP/s" in line
 
 
 def test_quiet_writes_nothing() -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from gemmtune import render as render_module
 from gemmtune.errors import ConfigError
 from gemmtune.kernels import FAMILIES
-from gemmtune.problem import Gemm
+from gemmtune.problem import DTYPES, Gemm
 from gemmtune.render import generator_hash, render
-from strategies import LAVAPIPE, LEAST, gemms, legal_configs, model_of
+from strategies import LAVAPIPE, LEAST, device_of, gemms, legal_configs, model_of
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = Gemm.parse("16x16x8", a="f16", b="f16", c="f32", bias=True, activation="relu")
@@ -25,19 +25,21 @@ SMALL = Gemm.parse("16x16x8", a="f16", b="f16", c="f32", bias=True, activation="
 
 def small_config(family: str):
     """A config whose kernel is short enough to read."""
-    config = FAMILIES[family].default(SMALL, LAVAPIPE)
+    config = FAMILIES[family].default(SMALL, device_of(family))
     if family == "tiled":
         sizes = {"wg_m": 8, "wg_n": 8, "reg_m": 2, "reg_n": 2, "vec": 2, "tile_k": 8}
         return dataclasses.replace(config, **sizes, unroll_k=2, dims="static")
     if family == "subgroup":
         return dataclasses.replace(config, reg_m=2, reg_n=2, vec=2, dims="static")
+    if family == "coopmat":
+        return dataclasses.replace(config, frags_m=1, frags_n=1, dims="static", tile_k=16)
     return config
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_wgsl_is_what_was_read_and_approved(family):
     """Set UPDATE_GOLDEN=1 to write the files anew, then read the difference."""
-    wgsl = render(family, small_config(family), SMALL, LAVAPIPE).wgsl
+    wgsl = render(family, small_config(family), SMALL, device_of(family)).wgsl
     path = GOLDEN / f"{family}.wgsl"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(wgsl)
@@ -49,10 +51,13 @@ def rendered_hash(family: str) -> str:
     """Of many kernels of several problems."""
     digest = hashlib.sha256()
     for gemm in (SMALL, Gemm.parse("33x40x17x2", trans_a=True, trans_b=True, beta=0.5)):
-        configs = legal_configs(family, model_of(gemm), LAVAPIPE)
+        device = device_of(family)
+        if family == "coopmat":
+            gemm = dataclasses.replace(gemm, a="f16", b="f16")
+        configs = legal_configs(family, model_of(gemm), device)
         for config in configs[:: max(1, len(configs) // 60)]:
-            if not FAMILIES[family].check(config, gemm, LAVAPIPE):
-                kernel = render(family, config, gemm, LAVAPIPE)
+            if not FAMILIES[family].check(config, gemm, device):
+                kernel = render(family, config, gemm, device)
                 digest.update(f"{kernel.launch}{kernel.wgsl}".encode())
     return digest.hexdigest()[:12]
 
@@ -77,7 +82,7 @@ def test_generation_is_raised_when_python_changes_what_is_rendered():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_header_names_problem_and_config(family):
-    kernel = render(family, small_config(family), SMALL, LAVAPIPE)
+    kernel = render(family, small_config(family), SMALL, device_of(family))
 
     first, second, *_ = kernel.wgsl.splitlines()
 
@@ -87,11 +92,13 @@ def test_header_names_problem_and_config(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=25, deadline=None)
-@given(gemm=gemms(), data=st.data())
-def test_every_legal_config_renders_with_nothing_left_open(family, gemm, data):
-    config = data.draw(st.sampled_from(legal_configs(family, model_of(gemm), LAVAPIPE)))
-    assume(not FAMILIES[family].check(config, gemm, LAVAPIPE))
-    wgsl = render(family, config, gemm, LAVAPIPE).wgsl
+@given(data=st.data())
+def test_every_legal_config_renders_with_nothing_left_open(family, data):
+    device = device_of(family)
+    gemm = data.draw(gemms(inputs=("f16",) if family == "coopmat" else DTYPES))
+    config = data.draw(st.sampled_from(legal_configs(family, model_of(gemm), device)))
+    assume(not FAMILIES[family].check(config, gemm, device))
+    wgsl = render(family, config, gemm, device).wgsl
 
     assert wgsl.count("{") == wgsl.count("}")
     assert wgsl.count("(") == wgsl.count(")")
@@ -119,6 +126,7 @@ def test_generator_hash_changes_with_the_template(tmp_path, monkeypatch):
     (templates / "lib").mkdir(parents=True)
     for file in render_module.data_path("templates").rglob("*.j2"):
         target = templates / file.relative_to(render_module.data_path("templates"))
+        target.parent.mkdir(exist_ok=True)
         target.write_bytes(file.read_bytes())
     monkeypatch.setattr(render_module, "data_path", lambda name: tmp_path / name)
 

@@ -39,6 +39,7 @@ from databases import (
 )
 from gemmtune.errors import (
     ConfigError,
+    MissingExtraError,
     StoreCorruptError,
     StoreError,
     StoreFullError,
@@ -46,7 +47,7 @@ from gemmtune.errors import (
     StoreReadOnlyError,
     StoreVersionError,
 )
-from gemmtune.job import FAILURE_KINDS, Failure, Measurement, Outcome
+from gemmtune.job import FAILURE_KINDS, Failure, Measurement, Outcome, Policy
 from gemmtune.problem import Gemm
 from gemmtune.render import generator_hash
 from gemmtune.schema import SCHEMA
@@ -463,6 +464,22 @@ def test_merge_of_the_fastest_leaves_out_slower_and_failed_rows(tmp_path: Path) 
         assert target.check() == []
 
 
+def test_merge_of_the_fastest_takes_as_many_of_each_way_of_timing(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.db", tmp_path / "two.db"
+    with Store.open(two) as source:
+        for index, time_ns in enumerate((90.0, 50.0)):
+            add(source, time_ns, config_of(index))
+            add(source, time_ns / 2, config_of(index), policy=Policy(cache="hot"))
+    with Store.open(one) as target:
+        target.merge(two, top=1)
+
+        rows = target.measurements(DEVICE.key, GEMM.key)
+        assert sorted((row.policy[:5], row.time_ns) for row in rows) == [
+            ("1/col", 50.0),
+            ("1/hot", 25.0),
+        ]
+
+
 def test_merge_refuses_itself_and_changes_nothing_when_the_source_is_bad(
     store: Store, path: Path, tmp_path: Path
 ) -> None:
@@ -665,7 +682,7 @@ def test_what_cannot_be_written_can_be_read(locked_folder: Path) -> None:
     path = locked_folder / "tuning.db"
     with pytest.raises(StoreReadOnlyError, match="cannot be written"):
         Store.open(path)
-    with pytest.raises(StoreReadOnlyError, match="cannot be written"):
+    with pytest.raises(StoreReadOnlyError, match="cannot be made"):
         Store.open(locked_folder / "new.db")
     with Store.open(path, read_only=True) as store:
         assert store.info().ok == 1
@@ -688,12 +705,32 @@ def test_reading_and_compacting_leave_one_file(path: Path) -> None:
         assert files_beside(path) == {"tuning.db"}
 
 
+def test_a_password_is_never_shown(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.db", tmp_path / "two.db"
+    with Store.open(two) as source:
+        add(source, 90.0)
+    with Store.open(one) as target:
+        report = target.merge(f"sqlite:///{two}?password=secret")
+    assert report.source == str(two)
+    with pytest.raises((StoreError, MissingExtraError)) as caught:
+        Store.open("postgresql://someone:secret@127.0.0.1:1/name")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtraError, match="pip install psycopg"):
+        Store.open("postgresql://host/name")
+
+
 def test_urls_are_for_sqlalchemy(path: Path) -> None:
     with Store.open(f"sqlite:///{path}") as store:
         assert store.path == path
     for url, message in (
         ("sqlite://", "keeps nothing"),
         ("nothing://host/name", "no database 'nothing'"),
+        ("mysql://host/name", "no database 'mysql'; give a file, or a postgresql:// URL"),
+        ("postgresql+nothing://host/name", "no database 'postgresql[+]nothing'"),
         ("not a url://", "is not a database URL"),
     ):
         with pytest.raises(StoreError, match=message):

@@ -182,6 +182,16 @@ def test_results_under_another_policy_do_not_count(store: Store) -> None:
     assert len(rows(store)) == 20
 
 
+def test_the_winner_is_the_fastest_that_counts(store: Store) -> None:
+    run(store, Recorder(), trials=40, policy=Policy(cache="hot"))
+
+    (result,) = run(store, Recorder(), trials=1)
+
+    assert result.best is not None
+    assert result.best.policy == Policy().key
+    assert result.best.time_ns == result.default_ns
+
+
 def test_failures_are_rows_with_their_kind(store: Store) -> None:
     def fails(job: Job) -> FailureKind | None:
         width = getattr(job.kernel.config, "vec", 0)
@@ -365,7 +375,14 @@ def test_families_the_device_lacks_are_left_out_or_refused(store: Store) -> None
 
 @pytest.mark.parametrize(
     "options",
-    [{"budget_s": 0}, {"trials": 0}, {"sampler": "magic"}, {"families": ("magic",)}],
+    [
+        {"budget_s": 0},
+        {"trials": 0},
+        {"sampler": "magic"},
+        {"families": ("magic",)},
+        {"seed": -1},
+        {"seed": 2**32},
+    ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):

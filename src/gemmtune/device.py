@@ -28,6 +28,18 @@ class Limits:
     """maxBufferSize."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Fragment:
+    """A matrix multiply-add of a subgroup that has given right numbers: size^3, ab x ab -> acc."""
+
+    size: int
+    """Rows and columns of all three matrices: 8 or 16."""
+    ab: str
+    """Dtype of A and B: f16 or f32."""
+    acc: str
+    """Dtype of the sums: f16 or f32."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """One adapter as one driver and one backend show it. ``Device()`` is the least any has."""
@@ -50,6 +62,10 @@ class Device:
     """What the adapter allows."""
     subgroup_size: int = 0
     """Measured by a kernel; 0: not known, or no subgroups."""
+    refused: tuple[str, ...] = ()
+    """Features that the adapter has and wgpu-native does not grant: it calls them experimental."""
+    fragments: tuple[Fragment, ...] = ()
+    """Native matrix multiply-adds, probed by number, sorted; none without cooperative-matrix."""
 
     @property
     def key(self) -> str:
@@ -80,18 +96,24 @@ class Device:
         """All fields, sorted; limits nested."""
         data: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         data["features"] = list(self.features)
+        data["refused"] = list(self.refused)
+        data["fragments"] = [
+            {"size": one.size, "ab": one.ab, "acc": one.acc} for one in self.fragments
+        ]
         data["limits"] = {f.name: getattr(self.limits, f.name) for f in fields(Limits)}
         return dict(sorted(data.items()))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Device:
         """The inverse of `to_json`; fields that a later version added are left out."""
-        known = {f.name for f in fields(cls)} - {"limits", "features"}
+        known = {f.name for f in fields(cls)} - {"limits", "features", "refused", "fragments"}
         names = {f.name for f in fields(Limits)}
         limits = {k: v for k, v in data.get("limits", {}).items() if k in names}
         return cls(
             **{k: v for k, v in data.items() if k in known},
             features=tuple(data.get("features", ())),
+            refused=tuple(data.get("refused", ())),
+            fragments=tuple(Fragment(**one) for one in data.get("fragments", ())),
             limits=Limits(**limits),
         )
 

@@ -7,6 +7,7 @@ GemmtuneError
 |- DeviceError(RuntimeError)         no adapter, or not the one that was asked for
 |  `- ProblemTooLargeError           the device cannot hold or address the problem
 |- ExecutorError(RuntimeError)       the workers cannot be kept running
+|- UnlockError(RuntimeError)         wgpu-native's experimental features cannot be enabled here
 |- MissingExtraError(ImportError)    a part of gemmtune whose packages are not installed
 `- StoreError(OSError)               a database that cannot be used; it is left as it was
    |- StoreLockedError               another process holds it for longer than we wait
@@ -50,6 +51,10 @@ class ProblemTooLargeError(DeviceError):
 
 class ExecutorError(GemmtuneError, RuntimeError):
     """Workers cannot be started, or keep dying before they do anything."""
+
+
+class UnlockError(GemmtuneError, RuntimeError):
+    """wgpu-native's library cannot be made to grant cooperative-matrix. It was not touched."""
 
 
 class MissingExtraError(GemmtuneError, ImportError):

@@ -333,7 +333,8 @@ def failure_words(standing: Standing) -> str:
 def _speed(gemm: Gemm, standing: Standing) -> str:
     if standing.best_ns is None:
         return "none yet"
-    return f"{gemm.flops / standing.best_ns:.1f} GFLOP/s {standing.best_family}"
+    gflops = gemm.flops / standing.best_ns
+    return f"{gflops:{'.1f' if gflops >= 10 else '.3g'}} GFLOP/s {standing.best_family}"
 
 
 def _count(number: int, noun: str) -> str:

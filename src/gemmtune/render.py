@@ -46,14 +46,14 @@ def render(family: str, config: Config, gemm: Gemm, device: Device) -> Kernel:
     values |= config.to_json()
     values |= record.variables(config, gemm, device)
     wgsl = _environment().get_template(record.template).render(values)
-    f16 = "f16" in {gemm.a, gemm.b, gemm.c, gemm.acc}
-    needs = (["shader-f16"] if f16 else []) + (["subgroup"] if family == "subgroup" else [])
+    f16 = ("shader-f16",) if "f16" in {gemm.a, gemm.b, gemm.c, gemm.acc} else ()
     return Kernel(
         family=family,
         config=config,
         wgsl=wgsl,
         launch=record.launch(config, gemm),
-        features=tuple(needs),
+        features=f16 + record.features,
+        unchecked=config.unchecked,
     )
 
 

@@ -53,7 +53,7 @@ FROM (
     SELECT p.json AS problem, m.family, m.config, m.time_ns, m.driver, m.backend, m.wgpu,
            m.compiler, m.generator_hash, m.policy, m.config_key, m.uuid,
            ROW_NUMBER() OVER (
-               PARTITION BY m.problem_id, m.family, m.generator_hash
+               PARTITION BY m.problem_id, m.family, m.generator_hash, m.policy
                ORDER BY m.time_ns, m.config_key, m.uuid
            ) AS place
     FROM measurements m
@@ -64,7 +64,7 @@ FROM (
 WHERE place = 1
 ORDER BY time_ns, family, config_key, uuid
 """
-"""Like ``best`` for one device, but one row per family and template: a reader can fall back."""
+"""Like ``best`` for one device, but one row per family, template and policy, to fall back on."""
 
 _MAGIC = b"SQLite format 3\0"
 _WAL_FORMAT = 2  # bytes 18 and 19 of the header: https://www.sqlite.org/fileformat.html#ffvnum
@@ -248,6 +248,8 @@ def store_error(error: BaseException, path: Path) -> StoreError:
 
 
 def _read_only(path: Path) -> StoreReadOnlyError:
+    if not path.exists():
+        return StoreReadOnlyError(f"{path} cannot be made; give a path that can be written")
     return StoreReadOnlyError(
         f"{path} cannot be written; copy it to a folder of yours and give that with --db"
     )

@@ -15,12 +15,21 @@ from gemmtune.cli.devices import add as add_devices
 from gemmtune.cli.lookup import add as add_lookup
 from gemmtune.cli.options import Parser
 from gemmtune.cli.tune import add as add_tune
+from gemmtune.cli.unlock import add as add_unlock
 from gemmtune.errors import GemmtuneError, MissingExtraError
 
-_ADD_COMMANDS = (add_devices, add_tune, add_lookup, add_bench, add_db, add_completion)
+_ADD_COMMANDS = (
+    add_devices,
+    add_tune,
+    add_lookup,
+    add_bench,
+    add_db,
+    add_unlock,
+    add_completion,
+)
 """In the order in which --help lists them."""
 
-_EXTRA_PACKAGES = frozenset({"numpy", "optuna", "rich", "shtab", "sqlalchemy", "wgpu"})
+_EXTRA_PACKAGES = frozenset({"lief", "numpy", "optuna", "rich", "shtab", "sqlalchemy", "wgpu"})
 
 _EPILOG = """\
 examples:

@@ -14,9 +14,11 @@ from gemmtune.cli.options import (
     add_adapter,
     add_command,
     add_database,
+    add_hot,
     add_json,
     add_problem,
     count,
+    policy,
     problem,
 )
 from gemmtune.cli.output import (
@@ -92,12 +94,14 @@ def add(commands: Commands) -> None:
         examples=(
             "gemmtune bench 4096x4096x4096 --dtype f16",
             "gemmtune bench 512x512x512 --rounds 5 --json",
+            "gemmtune bench 512x512x512 --hot",
         ),
     )
     parser.add_argument("shape", metavar="MxNxK[xBATCH]", help="sizes of the problem")
     parser.add_argument(
         "--rounds", type=count, default=3, metavar="N", help="times all are run in turn (default 3)"
     )
+    add_hot(parser)
     add_problem(parser)
     add_adapter(parser)
     add_database(parser, "only database to take the tuned config from")
@@ -110,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
         raise UsageError(f"nothing to time: {gemm.shape} has a size of 0")
     from gemmtune.executors import open_executor
 
-    executor = open_executor(adapter_url(args))
+    executor = open_executor(adapter_url(args), policy=policy(args))
     try:
         entries = _measured(executor, gemm, _entries(executor, gemm, args.db), args.rounds)
         device = executor.device
@@ -118,9 +122,16 @@ def _run(args: argparse.Namespace) -> int:
         executor.close()
     if args.json:
         kernels = [_as_json(entry) for entry in entries]
-        print_json({"device": device.key, "problem": gemm.to_json(), "kernels": kernels})
+        facts = {"device": device.key, "problem": gemm.to_json(), "inputs": policy(args).cache}
+        print_json(facts | {"kernels": kernels})
     else:
-        _print(gemm, entries, device, args.rounds)
+        _print(gemm, entries, device)
+        rounds = f"{args.rounds} round{'s' if args.rounds > 1 else ''}"
+        print(
+            f"time: median over {rounds}; spread: within a round; drift: between rounds; "
+            f"inputs {policy(args).cache}"
+        )
+        print_software_note(device)
     return 1 if any(entry.failure for entry in entries) else 0
 
 
@@ -166,7 +177,7 @@ def _round(executor: Executor, gemm: Gemm, entries: Sequence[Entry]) -> list[Mea
     return [outcomes[index] for index in range(len(entries))]
 
 
-def _print(gemm: Gemm, entries: Sequence[Entry], device: Device, rounds: int) -> None:
+def _print(gemm: Gemm, entries: Sequence[Entry], device: Device) -> None:
     naive_ns = entries[-1].time_ns
     headers = ("kernel", "family", "time", "GFLOP/s", "spread", "drift", "vs naive")
     rows = [
@@ -186,11 +197,6 @@ def _print(gemm: Gemm, entries: Sequence[Entry], device: Device, rounds: int) ->
     for entry in entries:
         failed = f" failed ({entry.failure.kind})" if entry.failure else ""
         print(f"{entry.label} {entry.family}{failed}: {entry.config.key}")
-    print(
-        f"time: median over {rounds} round{'s' if rounds > 1 else ''}; "
-        "spread: within a round; drift: between rounds"
-    )
-    print_software_note(device)
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:

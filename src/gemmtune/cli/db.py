@@ -7,7 +7,15 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from gemmtune.cli.options import Commands, add_command, add_database, add_json, count, database
+from gemmtune.cli.options import (
+    Commands,
+    Parser,
+    add_command,
+    add_database,
+    add_json,
+    count,
+    database,
+)
 from gemmtune.cli.output import duration, print_json, print_table
 from gemmtune.job import FAILURE_KINDS
 
@@ -25,42 +33,62 @@ def add(commands: Commands) -> None:
         examples=("gemmtune db info", "gemmtune db merge other.db --db mine.db"),
     )
     below = parser.add_subparsers(title="commands", dest="db", metavar="COMMAND", required=True)
+    for command in (_add_info(below), _add_merge(below), _add_check(below), _add_retry(below)):
+        add_database(command)
+        add_json(command)
+
+
+def _add_info(commands: Commands) -> Parser:
     examples = ("gemmtune db info", "gemmtune db info --db results.db --json")
-    info = add_command(below, "info", _info, "say what a database holds", examples=examples)
-    merge = add_command(
-        below,
+    return add_command(commands, "info", _info, "say what a database holds", examples=examples)
+
+
+def _add_merge(commands: Commands) -> Parser:
+    parser = add_command(
+        commands,
         "merge",
         _merge,
         "add the results of other databases to one",
-        examples=("gemmtune db merge colleague.db", "gemmtune db merge a.db b.db --db all.db"),
+        examples=(
+            "gemmtune db merge colleague.db",
+            "gemmtune db merge a.db b.db --db all.db",
+            "gemmtune db merge results.db --top 16 --db to-ship.db",
+        ),
     )
-    merge.add_argument("sources", nargs="+", metavar="SRC", help="database to read")
-    merge.add_argument(
+    parser.add_argument("sources", nargs="+", metavar="SRC", help="database to read")
+    parser.add_argument(
         "--top",
         type=count,
         metavar="N",
         help="take only the N fastest of each problem and device, and compact: a file to ship",
     )
+    return parser
+
+
+def _add_check(commands: Commands) -> Parser:
     examples = ("gemmtune db check", "gemmtune db check --db results.db && echo sound")
-    check = add_command(below, "check", _check, "look for damage; exit 1 if any", examples=examples)
-    retry = add_command(
-        below,
+    return add_command(
+        commands, "check", _check, "look for damage; exit 1 if any", examples=examples
+    )
+
+
+def _add_retry(commands: Commands) -> Parser:
+    parser = add_command(
+        commands,
         "retry",
         _retry,
         "forget failures, so that their configs run again",
         examples=("gemmtune db retry", "gemmtune db retry --kind timeout --kind crash"),
     )
-    retry.add_argument(
+    parser.add_argument(
         "--kind",
         action="append",
         choices=FAILURE_KINDS,
         metavar="KIND",
         help=f"one of {', '.join(FAILURE_KINDS)}; may be repeated (default: crash)",
     )
-    retry.add_argument("--device", metavar="KEY", help="only of this device")
-    for command in (info, merge, check, retry):
-        add_database(command)
-        add_json(command)
+    parser.add_argument("--device", metavar="KEY", help="only of this device")
+    return parser
 
 
 def _open(args: argparse.Namespace, *, write: bool) -> Store:
@@ -102,13 +130,14 @@ def _merge(args: argparse.Namespace) -> int:
     with _open(args, write=True) as store:
         for source in args.sources:
             report = store.merge(source, top=args.top)
-            reports.append(asdict(report) | {"source": source})
+            reports.append(asdict(report))
             if not args.json:
                 running = f", {report.running} left out: not ended" if report.running else ""
                 slower = f", {report.slower} left out: slower" if report.slower else ""
                 print(
-                    f"{source}: {report.measurements} new measurements, {report.present} known, "
-                    f"{report.devices} new devices, {report.problems} new problems{running}{slower}"
+                    f"{report.source}: {report.measurements} new measurements, "
+                    f"{report.present} known, {report.devices} new devices, "
+                    f"{report.problems} new problems{running}{slower}"
                 )
         if args.top is not None:
             store.compact()
@@ -125,7 +154,8 @@ def _check(args: argparse.Namespace) -> int:
         print_json({"database": where, "findings": findings})
     elif findings:
         print("\n".join(findings))
-        print(f"gemmtune: {len(findings)} findings in {where}", file=sys.stderr)
+        findings_are = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+        print(f"gemmtune: {findings_are} in {where}", file=sys.stderr)
     else:
         print(f"{where} is sound")
     return 1 if findings else 0

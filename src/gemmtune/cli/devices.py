@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from gemmtune.cli.options import Commands, add_command, add_json
-from gemmtune.cli.output import print_json
+from gemmtune.cli.output import print_json, refused_matrices
 from gemmtune.device import Device
 
 
@@ -51,6 +51,7 @@ def _lines(index: int, device: Device, default: bool) -> list[str]:
         "backend": f"{device.backend}, driver {device.driver}",
         "f16": _yes(device.has("shader-f16")),
         "subgroups": subgroups,
+        "matrices": _matrices(device),
         "timestamps": _yes(device.has("timestamp-query")),
         "workgroup": f"{limits.workgroup_storage_bytes} bytes of memory, "
         f"{limits.invocations_per_workgroup} invocations",
@@ -58,6 +59,22 @@ def _lines(index: int, device: Device, default: bool) -> list[str]:
     }
     mark = " (default)" if default else ""
     return [f"{index}: {device.name}{mark}", *(f"   {k:<11}{v}" for k, v in facts.items())]
+
+
+def _matrices(device: Device) -> str:
+    """The fragments, largest first, or why there are none."""
+    if device.fragments:
+        return ", ".join(
+            f"{'x'.join([str(one.size)] * 3)} {one.ab} -> {one.acc}"
+            for one in sorted(device.fragments, key=lambda one: (-one.size, one))
+        )
+    return f"none: {refused_matrices(device) or _no_matrices(device)}"
+
+
+def _no_matrices(device: Device) -> str:
+    if device.has("cooperative-matrix"):
+        return "the driver offers them and every size it compiled gave wrong numbers"
+    return "the driver does not offer cooperative-matrix"
 
 
 def _yes(value: bool) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from gemmtune.errors import StoreReadOnlyError, UsageError
+from gemmtune.job import Policy
 from gemmtune.lookup import user_database
 from gemmtune.problem import ACTIVATIONS, Gemm
 from gemmtune.shapes import parse_dtype
@@ -76,6 +77,21 @@ def add_adapter(parser: Parser) -> None:
         metavar="SEL",
         help="number, or part of the name or key, of a line of `gemmtune devices`",
     )
+
+
+def add_hot(parser: Parser | argparse._ArgumentGroup) -> None:
+    """``--hot``."""
+    parser.add_argument(
+        "--hot",
+        action="store_true",
+        help="time with inputs that stay in the cache; by default they rotate past the last level, "
+        "as in a model whose weights do not fit (kept apart from those results)",
+    )
+
+
+def policy(args: argparse.Namespace) -> Policy:
+    """How time is measured, by the option of `add_hot`."""
+    return Policy(cache="hot" if args.hot else "cold")
 
 
 def adapter_url(args: argparse.Namespace) -> str:

@@ -61,6 +61,23 @@ def print_software_note(device: Device) -> None:
         print(f"{device.name} runs on the CPU: these times say nothing about a GPU")
 
 
+def refused_matrices(device: Device) -> str:
+    """Why the matrix units that an adapter has are not used, and the remedy; empty if they are."""
+    if "cooperative-matrix" not in device.refused:
+        return ""
+    return (
+        "wgpu-native refuses cooperative-matrix as experimental; `gemmtune unlock` has it granted"
+    )
+
+
+def print_matrices_note(device: Device) -> None:
+    """On stderr, where matrix units stay unused that could be used."""
+    if reason := refused_matrices(device):
+        print(
+            f"gemmtune: the matrix units of {device.name} are not used: {reason}", file=sys.stderr
+        )
+
+
 def gflops(value: float | None) -> str:
     """Billions of operations per second with three digits that mean something; - for none."""
     if value is None:

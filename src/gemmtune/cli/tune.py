@@ -14,11 +14,13 @@ from gemmtune.cli.options import (
     add_adapter,
     add_command,
     add_database,
+    add_hot,
     add_json,
     add_problem,
     count,
     database,
     epilogue,
+    policy,
     problem,
     seconds,
 )
@@ -27,6 +29,7 @@ from gemmtune.cli.output import (
     gflops,
     percent,
     print_json,
+    print_matrices_note,
     print_software_note,
     print_table,
     times,
@@ -45,6 +48,7 @@ _EXAMPLES = (
     "gemmtune tune --shape 1x4096x4096 --shape 512x4096x4096 --dtype f16 --budget 10m",
     "gemmtune tune --preset llama3-8b --dtype f16 --trials 200 --seed 1",
     "gemmtune tune --shapes-file shapes.txt --family tiled --db results.db",
+    "gemmtune tune --shape 512x512x512 --hot",
 )
 
 
@@ -93,6 +97,7 @@ def _add_search(parser: Parser) -> None:
         "--sampler", default="tpe", metavar="NAME", help="tpe (default), random or exhaustive"
     )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random")
+    add_hot(group)
     group.add_argument("--workers", type=count, metavar="N", help="processes that compile")
 
 
@@ -106,6 +111,7 @@ def _run(args: argparse.Namespace) -> int:
 
     with Store.open(database(args, write=True)) as store:
         executor = open_executor(adapter_url(args), workers=args.workers, policy=options.policy)
+        print_matrices_note(executor.device)
         try:
             with Progress.open(plain=args.plain, quiet=args.quiet) as report:
                 results = tune(problems, executor, store, options, report=report)
@@ -144,6 +150,7 @@ def _options(args: argparse.Namespace) -> TuneOptions:
         sampler=args.sampler,
         seed=args.seed,
         families=tuple(dict.fromkeys(args.family)),
+        policy=policy(args),
     )
 
 
@@ -151,11 +158,15 @@ def _print(
     args: argparse.Namespace, results: Sequence[TuneResult], device: Device, where: str
 ) -> None:
     if args.json:
-        print_json({"device": device.key, "database": where, "problems": [*map(_as_json, results)]})
+        facts = {"device": device.key, "database": where, "inputs": policy(args).cache}
+        print_json(facts | {"problems": [*map(_as_json, results)]})
         return
     headers = ("problem", "winner", "time", "GFLOP/s", "spread", "speed-up", "trials", "failed")
     print_table(headers, [_row(result) for result in results])
-    print(f"speed-up: over the default config; spread: interquartile range; kept in {where}")
+    print(
+        f"speed-up: over the default config; spread: interquartile range; "
+        f"inputs {policy(args).cache}; kept in {where}"
+    )
     print_software_note(device)
 
 

@@ -65,9 +65,14 @@ def open_executor(
     kind, _, rest = url.partition(":")
     if kind == "local":
         require_wgpu()
+        from gemmtune.executors.fragments import probe_fragments
         from gemmtune.executors.pool import Pool, worker_command
 
-        return Pool(worker_command(rest, policy or Policy()), workers)
+        return Pool(
+            worker_command(rest, policy or Policy()),
+            workers,
+            probe=lambda device: probe_fragments(device, rest),
+        )
     if kind == "fake" and (not rest or rest.isdecimal()):
         from gemmtune.executors.fake import FakeExecutor
 

@@ -12,12 +12,13 @@ import queue
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
 from gemmtune.device import Device
 from gemmtune.errors import DeviceError, ExecutorError
+from gemmtune.executors.fragments import Probe
 from gemmtune.executors.process import Event, WorkerProcess
 from gemmtune.job import Failure, FailureKind, Job, Outcome, Policy, Versions
 
@@ -89,13 +90,19 @@ class Pool:
     Args:
         command: starts one worker; see `worker` for what it must speak.
         workers: how many; None: `default_workers` of the device.
+        probe: finds out more of a device than a worker can say in its hello.
 
     Raises:
         DeviceError: the worker finds no adapter.
         ExecutorError: workers die before they say hello.
     """
 
-    def __init__(self, command: Sequence[str], workers: int | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        workers: int | None = None,
+        probe: Callable[[Device], Probe] | None = None,
+    ) -> None:
         self._command = list(command)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._workers: dict[WorkerProcess, _Worker] = {}
@@ -113,6 +120,8 @@ class Pool:
         self.capacity = max(1, workers or 1)
         try:
             self.device, self.versions = self._first_hello()
+            if probe is not None:
+                self._learn(probe(self.device))
         except (DeviceError, ExecutorError, KeyboardInterrupt):
             self.close()
             raise
@@ -125,6 +134,13 @@ class Pool:
                 self._start()
             self._step(None)
         return self._hello
+
+    def _learn(self, probe: Probe) -> None:
+        self.device = probe.device
+        if probe.fresh:
+            # A driver that resets a device takes it from the worker that has it, too.
+            for worker in list(self._workers.values()):
+                self._remove(worker)
 
     # The Executor protocol
 

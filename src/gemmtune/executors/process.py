@@ -14,7 +14,10 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from gemmtune.unlock import VARIABLE, library_environment
 
 _TAIL_BYTES = 16 * 1024
 _MESSAGE_LIMIT = 500
@@ -33,12 +36,20 @@ class WorkerProcess:
     Args:
         command: what to run.
         events: its messages go here, from a thread; the last is None.
+        library: the wgpu-native it loads; None: what the environment names, else the unlocked copy,
+            else what wgpu ships.
     """
 
-    def __init__(self, command: Sequence[str], events: queue.SimpleQueue[Event]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        events: queue.SimpleQueue[Event],
+        library: Path | None = None,
+    ) -> None:
         # A file, not a pipe: nobody has to drain it while a driver fills it.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._read_from = 0
+        chosen = {} if library is None else {VARIABLE: str(library)}
         try:
             self._process = subprocess.Popen(
                 command,
@@ -46,6 +57,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 start_new_session=True,
+                env=library_environment(os.environ | chosen),
                 text=True,
                 encoding="utf-8",
                 errors="replace",

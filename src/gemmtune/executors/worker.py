@@ -6,6 +6,8 @@
     {"op": "job", "job": ...}               {"op": "ready"} once compiled, or an outcome
     {"op": "grant", "idle_s": ...}          {"op": "outcome", "outcome": ...}
 
+With ``--list`` or ``--probe`` it says {"op": "devices", ...} instead, with ``--fragments``
+{"op": "opened"} and, in order, {"op": "fragment", "wrong": ..., "lost": ...} of each, and ends.
 It touches the device only between ``grant`` and ``outcome``, apart from compiling. It ends when its
 input does, whatever it is doing, so it never outlives its parent. What it, or the driver, says on
 its way out is on stderr.
@@ -24,6 +26,7 @@ import traceback
 from dataclasses import asdict
 from typing import IO, Any
 
+from gemmtune.device import Fragment
 from gemmtune.errors import GemmtuneError
 from gemmtune.job import Failure, Job, Outcome, Policy
 
@@ -34,6 +37,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--policy", default="{}", help="fields of Policy as JSON")
     parser.add_argument("--list", action="store_true", help="print all adapters and end")
     parser.add_argument("--probe", type=int, help="print this adapter, with subgroup size, and end")
+    parser.add_argument("--fragments", help="try these fragments, a list as JSON, and end")
     return parser.parse_args()
 
 
@@ -68,9 +72,26 @@ def _list(protocol: IO[str], probe: int | None) -> None:
     found = adapters.adapters()
     devices = [adapters.describe(adapter) for adapter in found]
     if probe is not None:
-        opened = adapters.open_device(found[probe], devices[probe])
-        devices = [adapters.with_subgroup_size(devices[probe], opened)]
+        opened, device = adapters.open_device(found[probe], devices[probe])
+        devices = [adapters.with_subgroup_size(device, opened)]
     _say(protocol, "devices", devices=[device.to_json() for device in devices])
+
+
+def _try_fragments(protocol: IO[str], selector: str, fragments: list[Fragment]) -> None:
+    from gemmtune.executors.local.fragments import wrongness
+    from gemmtune.executors.local.gpu import Gpu, JobError
+
+    gpu = Gpu(selector)
+    _say(protocol, "opened")
+    for fragment in fragments:
+        lost = False
+        try:
+            wrong = wrongness(gpu, fragment)
+        except JobError as error:
+            wrong, lost = str(error), error.kind == "device_lost"
+        _say(protocol, "fragment", wrong=wrong, lost=lost)
+        if lost:
+            return
 
 
 def _serve(
@@ -116,6 +137,9 @@ def main() -> None:
     try:
         if arguments.list or arguments.probe is not None:
             _list(protocol, arguments.probe)
+        elif arguments.fragments is not None:
+            fragments = [Fragment(**one) for one in json.loads(arguments.fragments)]
+            _try_fragments(protocol, arguments.selector, fragments)
         else:
             _serve(protocol, inbox, arguments.selector, Policy(**json.loads(arguments.policy)))
     except GemmtuneError as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gemmtune.kernels import naive, subgroup, tiled
+from gemmtune.kernels import coopmat, naive, subgroup, tiled
 from gemmtune.kernels.base import Family
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (naive.FAMILY, tiled.FAMILY, subgroup.FAMILY)
+    family.name: family for family in (naive.FAMILY, tiled.FAMILY, subgroup.FAMILY, coopmat.FAMILY)
 }

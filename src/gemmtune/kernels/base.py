@@ -44,6 +44,11 @@ class Config:
         return cls(**data)
 
     @property
+    def unchecked(self) -> bool:
+        """See `Kernel.unchecked`."""
+        return False
+
+    @property
     def key(self) -> str:
         """Canonical text, e.g. ``group_m=1,tile_k=16,...``: equal keys, equal configs."""
         return ",".join(
@@ -82,6 +87,9 @@ class Kernel:
     """How it is dispatched."""
     features: tuple[str, ...] = ()
     """WebGPU features that the device must be requested with."""
+    unchecked: bool = False
+    """Compile without the shader compiler's bounds checks and loop bounding: the kernel proves its
+    own. Only ever an option that native hosts may take; the WGSL is the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +114,8 @@ class Family:
     """What the template needs beyond config and gemm, computed from them."""
     supported: Callable[[Gemm, Device], tuple[str, ...]]
     """Why no config of the family can work for this problem here; empty when some can."""
+    features: tuple[str, ...] = ()
+    """WebGPU features that its kernels need, beside shader-f16."""
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -232,4 +232,5 @@ FAMILY = Family(
     default=default,
     variables=variables,
     supported=supported,
+    features=("subgroup",),
 )

@@ -69,6 +69,13 @@ class TileOperand:
         return self.tile * self.tile_k // self.vec // self.threads
 
     @property
+    def uneven(self) -> bool:
+        """The invocations cannot share the loads evenly, in whole rows or parts of one."""
+        if self.tile * self.tile_k % (self.vec * self.threads) or self._line == 0:
+            return True
+        return bool(self.threads % self._line and self._line % self.threads)
+
+    @property
     def _line(self) -> int:
         return (self.tile_k if self.along_k else self.tile) // self.vec
 

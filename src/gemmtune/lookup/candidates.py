@@ -16,6 +16,9 @@ from gemmtune.lookup.catalogue import Catalogue, Leader, generator_hash
 from gemmtune.problem import Gemm
 from gemmtune.schema import Fingerprints
 
+ESTIMATE_REACH = 8.0
+"""Time is taken to grow with the operations up to this ratio; further off, it is not known."""
+
 
 class Search:
     """One lookup over the catalogues, best level first."""
@@ -69,6 +72,7 @@ class Search:
 
     def _candidates(self) -> Iterator[tuple[Source, Leader, str]]:
         here = [leader for c in self.catalogues for leader in c.leaders(self.key or "")]
+        here.sort(key=lambda leader: (leader.stale, leader.unusual))  # else in their order
         for leader in here:
             if leader.gemm.key == self.gemm.key:
                 yield "exact", leader, "measured for this problem on this device"
@@ -88,13 +92,14 @@ class Search:
         return [leader for d in devices for c in self.catalogues for leader in c.leaders(d.key)]
 
     def _by_distance(self, leaders: list[Leader]) -> list[Leader]:
-        """Those of the same kind, nearest size first, then today's templates, then the fastest."""
+        """Those of the same kind, nearest size, today's templates, usual policy, speed."""
         kind = self.gemm.kind
         return sorted(
             (leader for leader in leaders if leader.gemm.kind == kind),
             key=lambda leader: (
                 _size_distance(leader.gemm, self.gemm),
                 leader.stale,
+                leader.unusual,
                 leader.time_ns / max(leader.gemm.flops, 1),
             ),
         )
@@ -130,7 +135,9 @@ class Search:
         if source == "exact":
             time_ns = leader.time_ns
         elif same and leader.gemm.flops and self.gemm.flops:
-            time_ns = leader.time_ns * self.gemm.flops / leader.gemm.flops
+            ratio = self.gemm.flops / leader.gemm.flops
+            if 1 / ESTIMATE_REACH <= ratio <= ESTIMATE_REACH:
+                time_ns = leader.time_ns * ratio
         return Lookup(
             gemm=self.gemm,
             device=self.device,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gemmtune.device import Device
 from gemmtune.errors import StoreError
+from gemmtune.job import Policy
 from gemmtune.kernels.base import Config
 from gemmtune.problem import Gemm
 from gemmtune.schema import (
@@ -21,6 +22,9 @@ from gemmtune.schema import (
     require_schema,
     translated,
 )
+
+USUAL_POLICY = Policy().key
+"""How results are timed unless one asks for something else."""
 
 BUSY_TIMEOUT_S = 5.0
 """How long a lookup waits for a database that another process holds."""
@@ -61,6 +65,11 @@ class Leader:
         """The template has changed since."""
         return self.then.generator_hash != generator_hash(self.family)
 
+    @property
+    def unusual(self) -> bool:
+        """It was not timed as is usual, e.g. with inputs in the cache, so times do not compare."""
+        return self.then.policy != USUAL_POLICY
+
 
 def generator_hash(family: str) -> str:
     """Today's hash of a family's template and generator; nothing is rendered for it."""
@@ -84,14 +93,16 @@ class Catalogue:
         self._leaders: dict[str, tuple[Leader, ...]] = {}
 
     def leaders(self, device_key: str) -> tuple[Leader, ...]:
-        """Of one device; today's templates before older ones, then the fastest first."""
+        """Of one device; today's templates first, then the usual policy, then the fastest."""
         if device_key not in self.devices:
             return ()
         if device_key not in self._leaders:
             rows = self._read(LEADERS_QUERY, (device_key,))
             found = [_leader(self.devices[device_key], row) for row in rows]
             known = [leader for leader in found if leader is not None]
-            self._leaders[device_key] = tuple(sorted(known, key=lambda leader: leader.stale))
+            self._leaders[device_key] = tuple(
+                sorted(known, key=lambda leader: (leader.stale, leader.unusual))
+            )
         return self._leaders[device_key]
 
     def _read(self, query: str, values: tuple[str, ...]) -> list[tuple[str, ...]]:

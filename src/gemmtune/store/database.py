@@ -200,6 +200,11 @@ def _target(path_or_url: str | Path) -> tuple[Path | None, URL]:
 
 
 def _server_engine(url: URL) -> Engine:
+    if url.get_backend_name() != "postgresql":
+        raise StoreError(
+            f"results go into no database {url.get_backend_name()!r}; "
+            "give a file, or a postgresql:// URL"
+        )
     try:
         return create_engine(url)
     except NoSuchModuleError as error:

@@ -16,6 +16,8 @@ from gemmtune.store.tables import DEVICES, MEASUREMENTS, PROBLEMS, insert_if_new
 class MergeReport:
     """What came into the database."""
 
+    source: str
+    """Where from: a path, or a URL without its password."""
     devices: int
     """New devices."""
     problems: int
@@ -42,12 +44,12 @@ class History:
     """Of table measurements, oldest first."""
 
     def fastest(self, top: int) -> History:
-        """Without all but the ``top`` fastest rows of each problem on each device."""
+        """Only the ``top`` fastest rows of each problem on each device, of each policy."""
         timed = [row for row in self.measurements if row["time_ns"] is not None]
-        taken: Counter[tuple[int, int]] = Counter()
+        taken: Counter[tuple[int, int, str]] = Counter()
         kept: set[int] = set()
         for row in sorted(timed, key=lambda row: (row["time_ns"], row["id"])):
-            where = (row["device_id"], row["problem_id"])
+            where = (row["device_id"], row["problem_id"], row["policy"])
             if taken[where] < top:
                 taken[where] += 1
                 kept.add(row["id"])
@@ -65,7 +67,7 @@ def read(source: Connection) -> History:
     )
 
 
-def write(target: Connection, whole: History, top: int | None = None) -> MergeReport:
+def write(target: Connection, whole: History, source: str, top: int | None = None) -> MergeReport:
     """Add what ``target`` has not, or only the ``top`` fastest of it. The caller commits."""
     history = whole if top is None else whole.fastest(top)
     devices, new_devices = _copy_keyed(target, history.devices, DEVICES)
@@ -87,6 +89,7 @@ def write(target: Connection, whole: History, top: int | None = None) -> MergeRe
     if new:
         target.execute(insert(MEASUREMENTS), new)
     return MergeReport(
+        source=source,
         devices=new_devices,
         problems=new_problems,
         measurements=len(new),

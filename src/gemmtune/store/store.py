@@ -232,7 +232,7 @@ class Store:
             with source._database.transaction() as reading:
                 history = merge.read(reading)
         with self._database.transaction(write=True) as writing:
-            return merge.write(writing, history, top)
+            return merge.write(writing, history, source.where, top)
 
     def compact(self) -> None:
         """Make the file small and free of its log, e.g. to ship it; only while nobody else uses it.

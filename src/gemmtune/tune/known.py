@@ -72,19 +72,24 @@ class Known:
         return self._rows.get((self.baseline[0], self.baseline[1].key))
 
     @property
+    def best(self) -> Row | None:
+        """The fastest; None when nothing worked."""
+        timed = [(row.time_ns, row.id, row) for row in self._rows.values() if row.time_ns]
+        return min(timed, key=lambda entry: entry[:2])[2] if timed else None
+
+    @property
     def rows(self) -> list[Row]:
         """All finished ones, oldest first."""
         return sorted(self._rows.values(), key=lambda row: row.id)
 
     def standing(self) -> Standing:
         """Counts and the best so far."""
-        timed = [(row.time_ns, row) for row in self._rows.values() if row.time_ns is not None]
-        best_ns, best = min(timed, key=lambda pair: (pair[0], pair[1].id), default=(None, None))
+        best = self.best
         results = [row.result for row in self._rows.values()]
         return Standing(
             trials=self.trials,
             failures=dict(Counter(r.kind for r in results if isinstance(r, Failure))),
-            best_ns=best_ns,
+            best_ns=best.time_ns if best else None,
             best_family=best.family if best else "",
             best_config=best.config_key if best else "",
             default_ns=self.default.time_ns if self.default else None,

@@ -107,10 +107,9 @@ class Tuning:
                 standing=standing,
             )
         )
-        best = self._store.best(self._executor.device.key, self._gemm.key)
         return TuneResult(
             gemm=self._gemm,
-            best=best[0] if best else None,
+            best=self._known.best,
             default_ns=standing.default_ns,
             trials=standing.trials,
             measured=measured,

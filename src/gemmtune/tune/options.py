@@ -13,6 +13,9 @@ from gemmtune.progress import StopReason
 from gemmtune.search import SAMPLERS, SamplerName
 from gemmtune.store import Row
 
+SEEDS = 2**32
+"""How many there are: the samplers take no more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneOptions:
@@ -40,6 +43,8 @@ class TuneOptions:
             raise UsageError(f"budget is {self.budget_s} s; it must be more than 0")
         if self.trials is not None and self.trials < 1:
             raise UsageError(f"trials is {self.trials}; it must be at least 1")
+        if not 0 <= self.seed < SEEDS:
+            raise UsageError(f"seed is {self.seed}; it must be from 0 to {SEEDS - 1}")
         if self.sampler not in SAMPLERS:
             raise UsageError(f"sampler {self.sampler!r} is not one of: {', '.join(SAMPLERS)}")
         for name in self.families:
@@ -68,7 +73,7 @@ class TuneResult:
     gemm: Gemm
     """The problem."""
     best: Row | None
-    """The fastest row that the store has now; None when nothing worked."""
+    """The fastest row that counts, from whichever run; None when nothing worked."""
     default_ns: float | None
     """Median time of the default config; None when it failed."""
     trials: int

@@ -19,7 +19,10 @@ NO_ADAPTER = (
 )
 
 USED_FEATURES = ("shader-f16", "subgroup", "subgroup-barrier", "timestamp-query")
-"""What kernels and timing ask of a device. Experimental features cannot be requested."""
+"""What kernels and timing ask of a device, and can expect of it where the adapter has them."""
+MATRICES = "cooperative-matrix"
+"""Used where it is granted: to wgpu-native it is an experiment (see `gemmtune.unlock`)."""
+_REFUSAL = "experimental features are not enabled"
 
 _LIMITS = {
     "workgroup_storage_bytes": "max-compute-workgroup-storage-size",
@@ -41,7 +44,10 @@ def adapters() -> list[Any]:
 
 
 def describe(adapter: Any) -> Device:
-    """What wgpu says of an adapter; the subgroup size, which it does not say, stays 0."""
+    """What wgpu says of an adapter; the subgroup size, which it does not say, stays 0.
+
+    Experimental features count as refused: whether they are shows when a device is opened.
+    """
     info = dict(adapter.info)
     backend = str(info["backend_type"])
     limits = adapter.limits
@@ -53,6 +59,7 @@ def describe(adapter: Any) -> Device:
         driver=str(info["description"]),
         adapter_type=_TYPES.get(str(info["adapter_type"]), "unknown"),
         features=tuple(sorted(set(USED_FEATURES) & set(adapter.features))),
+        refused=(MATRICES,) if MATRICES in adapter.features else (),
         limits=Limits(**{name: int(limits[dashed]) for name, dashed in _LIMITS.items()}),
     )
 
@@ -90,19 +97,36 @@ def _rank(device: Device) -> tuple[int, int]:
     return kind, int(device.backend == "opengl")
 
 
-def open_device(adapter: Any, device: Device) -> Any:
-    """A wgpu device with all of `Limits` and `Device.features` of the adapter.
+def open_device(adapter: Any, device: Device) -> tuple[Any, Device]:
+    """A wgpu device with all of `Limits` and `Device.features` of the adapter, and with matrices.
+
+    Returns:
+        The wgpu device, and ``device`` with `MATRICES` in its features if they were granted, or in
+        `Device.refused` if wgpu-native has them and refuses.
 
     Raises:
         DeviceError: the driver does not give one.
     """
+    if device.refused:
+        features = tuple(sorted({*device.features, *device.refused}))
+        with_matrices = replace(device, features=features, refused=())
+        try:
+            return _request(adapter, with_matrices), with_matrices
+        except DeviceError as error:
+            if _REFUSAL not in str(error):
+                raise
+    return _request(adapter, device), device
+
+
+def _request(adapter: Any, device: Device) -> Any:
     limits = {dashed: getattr(device.limits, name) for name, dashed in _LIMITS.items()}
     try:
         return adapter.request_device_sync(
             required_features=list(device.features), required_limits=limits
         )
     except RuntimeError as error:
-        raise DeviceError(f"{device.name} ({device.backend}) gives no device: {error}") from error
+        said = " ".join(str(error).split())
+        raise DeviceError(f"{device.name} ({device.backend}) gives no device: {said}") from error
 
 
 def with_subgroup_size(device: Device, wgpu_device: Any) -> Device:

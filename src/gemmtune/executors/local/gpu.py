@@ -15,6 +15,7 @@ from typing import Any
 
 import wgpu
 from wgpu.backends import wgpu_native
+from wgpu.backends.wgpu_native import _api
 
 from gemmtune.device import Device
 from gemmtune.executors.local import adapters
@@ -85,8 +86,8 @@ class Gpu:
         found = adapters.adapters()
         devices = [adapters.describe(adapter) for adapter in found]
         index = adapters.choose(devices, selector)
-        self._device = adapters.open_device(found[index], devices[index])
-        self.device: Device = adapters.with_subgroup_size(devices[index], self._device)
+        self._device, device = adapters.open_device(found[index], devices[index])
+        self.device: Device = adapters.with_subgroup_size(device, self._device)
         self.versions = adapters.versions(self.device)
         self._layouts: dict[tuple[str, ...], Any] = {}
         self._fence = self.buffer(4)
@@ -161,18 +162,39 @@ class Gpu:
             )
         return self._layouts[bindings]
 
-    def pipeline(self, wgsl: str, bindings: tuple[str, ...]) -> Any:
+    def _module(self, wgsl: str, *, unchecked: bool) -> Any:
+        if not unchecked:
+            return self._device.create_shader_module(code=wgsl)
+        # wgpu-py 0.32 does not wrap this one; what follows is its create_shader_module otherwise.
+        ffi = wgpu_native.ffi
+        source = _api.new_struct_p("WGPUShaderSourceWGSL *", code=_api.to_c_string_view(wgsl))
+        source[0].chain.next = ffi.NULL
+        source[0].chain.sType = wgpu_native.lib.WGPUSType_ShaderSourceWGSL
+        descriptor = _api.new_struct_p(
+            "WGPUShaderModuleDescriptor *",
+            label=_api.to_c_string_view(""),
+            nextInChain=ffi.cast("WGPUChainedStruct *", source),
+        )
+        # Through libf, which raises what the library reports meanwhile. 0: none of its checks.
+        create = _api.libf.wgpuDeviceCreateShaderModuleTrusted
+        handle = create(self._device._internal, descriptor, 0)
+        if handle == ffi.NULL:
+            raise wgpu.GPUError("the shader module was not created")
+        return _api.GPUShaderModule("", handle, self._device)
+
+    def pipeline(self, wgsl: str, bindings: tuple[str, ...], *, unchecked: bool = False) -> Any:
         """A compute pipeline of entry point ``main``.
 
         Args:
             wgsl: source.
             bindings: the WebGPU buffer binding type of each binding of group 0.
+            unchecked: see `Kernel.unchecked`.
 
         Raises:
             JobError: the compiler (compile) or WebGPU (validation) refuses it.
         """
         with self.failing_as("compile"):
-            module = self._device.create_shader_module(code=wgsl)
+            module = self._module(wgsl, unchecked=unchecked)
         with self.failing_as("validation"):
             layout = self._device.create_pipeline_layout(
                 bind_group_layouts=[self._layout(bindings)]

@@ -77,7 +77,9 @@ class Runner:
             reasons = check_problem(job.gemm, self.device)
             if reasons:
                 raise JobError("validation", f"{job.gemm.key}: {'; '.join(reasons)}")
-            pipeline = self._gpu.pipeline(job.kernel.wgsl, kernel_bindings(job.gemm))
+            pipeline = self._gpu.pipeline(
+                job.kernel.wgsl, kernel_bindings(job.gemm), unchecked=job.kernel.unchecked
+            )
             if self.device.software:
                 # Software drivers compile at the first dispatch; one without work brings it on.
                 self._first_dispatch(job, pipeline)

@@ -1,0 +1,320 @@
+"""Native matrix multiply-adds of a subgroup (tensor cores), fed from tiles in workgroup memory.
+
+A subgroup holds frags_m x frags_n fragments of C, a workgroup subgroups_m x subgroups_n subgroups.
+Needs operands in f16, the feature ``cooperative-matrix``, and fragments that were probed by number:
+drivers compile sizes that they do not support and return wrong results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal, get_args
+
+from gemmtune.device import Device, Fragment
+from gemmtune.kernels.base import (
+    DIMS,
+    TOO_SMALL,
+    Config,
+    Dims,
+    Family,
+    Launch,
+    ceil_div,
+    check_launch,
+    check_problem,
+)
+from gemmtune.kernels.tile import TileOperand, access_width
+from gemmtune.problem import SIZEOF, Gemm
+
+Order = Literal["stream_a", "all_first"]
+Stages = Literal[1, 2]
+
+MAX_SUM_REGISTERS = 128
+"""32-bit registers of sums per invocation beyond which drivers spill: 4 x 4 fragments of 16 x 16
+in f32 over 32 lanes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoopmatConfig(Config):
+    """One point of the family's space; sizes are in elements."""
+
+    frag: int
+    """Rows, columns and depth of a fragment: 8 or 16."""
+    sg_size: int
+    """Lanes of a subgroup."""
+    subgroups_m: int
+    """Subgroups of a workgroup along m."""
+    subgroups_n: int
+    """Subgroups of a workgroup along n."""
+    frags_m: int
+    """Fragments of a subgroup along m."""
+    frags_n: int
+    """Fragments of a subgroup along n."""
+    tile_k: int
+    """Depth of one step."""
+    vec: int
+    """Elements of one access to workgroup memory, and to A and B where they are aligned."""
+    pad: int
+    """Unused elements at the end of each row of both tiles, against bank conflicts."""
+    stages: Stages
+    """Tiles of each operand in workgroup memory; 2 saves one of two barriers a step."""
+    prefetch: bool
+    """The next tile comes into registers while this one is multiplied; always so with 2 stages."""
+    order: Order
+    """stream_a: one fragment of A at a time against all of B's. all_first: all loaded before."""
+    group_m: int
+    """Rows of tiles that are walked down before the next column of tiles."""
+    dims: Dims
+    """Whether m, n, k are constants of the kernel."""
+    checked: bool
+    """Compiled with the shader compiler's bounds checks; without only where no tile has an edge."""
+
+    @property
+    def unchecked(self) -> bool:
+        """See `Kernel.unchecked`."""
+        return not self.checked
+
+    @property
+    def sg_m(self) -> int:
+        """Rows of C per subgroup."""
+        return self.frags_m * self.frag
+
+    @property
+    def sg_n(self) -> int:
+        """Columns of C per subgroup."""
+        return self.frags_n * self.frag
+
+    @property
+    def tile_m(self) -> int:
+        """Rows of C per workgroup."""
+        return self.subgroups_m * self.sg_m
+
+    @property
+    def tile_n(self) -> int:
+        """Columns of C per workgroup."""
+        return self.subgroups_n * self.sg_n
+
+    @property
+    def subgroups(self) -> int:
+        """Subgroups of a workgroup."""
+        return self.subgroups_m * self.subgroups_n
+
+    def direct(self, gemm: Gemm) -> bool:
+        """Fragments can be stored to C as they are: same dtype, whole tiles, aligned rows."""
+        plain = gemm.beta == 0.0 and not gemm.bias and gemm.activation == "none"
+        whole = not (self._edge(gemm.m, self.tile_m) or self._edge(gemm.n, self.tile_n))
+        # Vulkan wants pointer and stride of a fragment aligned to 16 bytes.
+        elements = 16 // SIZEOF[gemm.c]
+        aligned = access_width(elements, gemm.n, gemm, "c") == elements
+        return plain and whole and aligned and gemm.c == gemm.acc
+
+    def edges(self, gemm: Gemm) -> tuple[bool, bool, bool]:
+        """Whether tiles may reach over the problem along m, n and k."""
+        return (
+            self._edge(gemm.m, self.tile_m),
+            self._edge(gemm.n, self.tile_n),
+            self._edge(gemm.k, self.tile_k),
+        )
+
+    def _edge(self, size: int, tile: int) -> bool:
+        return self.dims == "dynamic" or size % tile != 0
+
+
+def supported(gemm: Gemm, device: Device) -> tuple[str, ...]:
+    """See `Family.supported`."""
+    reasons = list(check_problem(gemm, device))
+    if (gemm.a, gemm.b) != ("f16", "f16"):
+        reasons.append(f"matrix units take operands in f16, not {gemm.a} and {gemm.b}")
+    elif not device.has("cooperative-matrix"):
+        reasons.append("the device lacks the feature cooperative-matrix")
+    elif not _sizes(gemm, device):
+        reasons.append(f"no fragment of f16 with sums in {gemm.acc} gave right numbers here")
+    return tuple(reasons)
+
+
+def _sizes(gemm: Gemm, device: Device) -> tuple[int, ...]:
+    """Fragment sizes that work, the largest first."""
+    fits = {one.size for one in device.fragments if (one.ab, one.acc) == ("f16", gemm.acc)}
+    return tuple(sorted(fits, reverse=True))
+
+
+def check(config: CoopmatConfig, gemm: Gemm, device: Device) -> tuple[str, ...]:
+    """See `Family.check`."""
+    unsupported = supported(gemm, device)
+    if unsupported:
+        return unsupported
+    reasons = tuple(_check_shape(config, gemm, device))
+    if TOO_SMALL in reasons:
+        return reasons
+    return reasons + check_launch(launch(config, gemm), device)
+
+
+def _check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
+    counts = (c.frag, c.sg_size, c.subgroups, c.frags_m, c.frags_n, c.tile_k, c.group_m)
+    if min(*counts, c.subgroups_m, c.vec) < 1:
+        yield TOO_SMALL
+        return
+    if Fragment(size=c.frag, ab="f16", acc=gemm.acc) not in device.fragments:
+        yield f"fragments of {c.frag} x {c.frag} with sums in {gemm.acc} do not work here"
+    if c.sg_size != device.subgroup_size:
+        yield f"made for subgroups of {c.sg_size}, the device has {device.subgroup_size}"
+    registers = c.frags_m * c.frags_n * c.frag**2 // c.sg_size * SIZEOF[gemm.acc] // 4
+    if registers > MAX_SUM_REGISTERS:
+        yield f"{registers} registers of sums per invocation; over {MAX_SUM_REGISTERS} they spill"
+    if c.tile_k % c.frag:
+        yield f"tile_k {c.tile_k} is not a multiple of the fragment's {c.frag}"
+    if c.vec not in (1, 2, 4) or c.pad % 8 or c.pad < 0:
+        yield f"vec {c.vec} must be 1, 2 or 4, and pad {c.pad} a multiple of 8 (16 bytes)"
+    if c.stages not in (1, 2) or (c.stages == 2 and not c.prefetch):
+        yield f"stages is {c.stages}; it must be 1, or 2 with prefetch"
+    if c.order not in get_args(Order):
+        yield f"order {c.order!r} is not one of {', '.join(get_args(Order))}"
+    if not c.checked and any(c.edges(gemm)):
+        yield "unchecked kernels need static dims that tiles divide"
+    for o in (_operand("a", c, gemm), _operand("b", c, gemm)):
+        if o.uneven:
+            yield f"{o.threads} invocations do not divide {o.name}'s tile into vectors of {c.vec}"
+
+
+def launch(config: CoopmatConfig, gemm: Gemm) -> Launch:
+    """See `Family.launch`."""
+    tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
+    operands = (_operand("a", config, gemm), _operand("b", config, gemm))
+    vectors = sum(o.rows * o.row for o in operands) * config.stages
+    out = 0 if config.direct(gemm) else config.subgroups * config.frag**2 * SIZEOF[gemm.acc]
+    return Launch(
+        workgroups=tiles * gemm.batch,
+        workgroup_size=(config.sg_size * config.subgroups, 1, 1),
+        workgroup_storage_bytes=vectors * config.vec * SIZEOF["f16"] + out,
+    )
+
+
+def default(gemm: Gemm, device: Device) -> CoopmatConfig:
+    """2 x 2 subgroups of up to 64 x 64, or of one fragment; see `Family.default`."""
+    frag = next(iter(_sizes(gemm, device)), 16)
+    size = max(device.subgroup_size, 1)
+    frags = 4 if frag == 16 and size >= 32 and min(gemm.m, gemm.n) >= 256 else 2
+    return CoopmatConfig(
+        frag=frag,
+        sg_size=size,
+        subgroups_m=2,
+        subgroups_n=2,
+        frags_m=frags,
+        frags_n=frags,
+        tile_k=2 * frag,
+        vec=4,
+        pad=8,
+        stages=1,
+        prefetch=True,
+        order="stream_a",
+        group_m=8 if frags == 4 else 1,
+        dims="dynamic",
+        checked=True,
+    )
+
+
+_GRIDS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2), (4, 4))
+_FRAGS = (1, 2, 3, 4, 6, 8)
+_BUFFERING: tuple[tuple[Stages, bool], ...] = ((1, False), (1, True), (2, True))
+_ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
+    """See `Family.space`."""
+    if supported(gemm, device):
+        return
+    for frag, (subgroups_m, subgroups_n), frags_m, frags_n, depth, vec in product(
+        _sizes(gemm, device), _GRIDS, _FRAGS, _FRAGS, (1, 2, 4), (2, 4)
+    ):
+        tile_m, tile_n = subgroups_m * frags_m * frag, subgroups_n * frags_n * frag
+        if tile_m >= 2 * max(gemm.m, frag) or tile_n >= 2 * max(gemm.n, frag):
+            continue
+        one_row = tile_m >= gemm.m or tile_n >= gemm.n
+        for pad, (stages, prefetch), order, group_m, dims, checked in product(
+            (0, 8),
+            _BUFFERING,
+            _ORDERS,
+            (1,) if one_row else (1, 8),
+            DIMS,
+            (True, False),
+        ):
+            config = CoopmatConfig(
+                frag=frag,
+                sg_size=device.subgroup_size,
+                subgroups_m=subgroups_m,
+                subgroups_n=subgroups_n,
+                frags_m=frags_m,
+                frags_n=frags_n,
+                tile_k=depth * frag,
+                vec=vec,
+                pad=pad,
+                stages=stages,
+                prefetch=prefetch,
+                order=order,
+                group_m=group_m,
+                dims=dims,
+                checked=checked,
+            )
+            if _fits(config, gemm, device):
+                yield config
+
+
+def _fits(config: CoopmatConfig, gemm: Gemm, device: Device) -> bool:
+    fits = next(_check_shape(config, gemm, device), None) is None
+    return fits and not check_launch(launch(config, gemm), device)
+
+
+def variables(config: CoopmatConfig, gemm: Gemm, device: Device) -> dict[str, Any]:
+    """See `Family.variables`."""
+    edge_m, edge_n, _ = config.edges(gemm)
+    direct = config.direct(gemm)
+    return {
+        "tile_m": config.tile_m,
+        "tile_n": config.tile_n,
+        "sg_m": config.sg_m,
+        "sg_n": config.sg_n,
+        "edge_m": edge_m,
+        "edge_n": edge_n,
+        "direct": direct,
+        "c_vec": 1 if direct else access_width(4, gemm.n, gemm, "c"),
+        "operands": (_operand("a", config, gemm), _operand("b", config, gemm)),
+    }
+
+
+def _operand(name: Literal["a", "b"], config: CoopmatConfig, gemm: Gemm) -> TileOperand:
+    """The journey of A's or B's tile, which keeps the order of its matrix in memory."""
+    is_a = name == "a"
+    along_k = not gemm.trans_a if is_a else gemm.trans_b
+    tile, extent = (config.tile_m, gemm.m) if is_a else (config.tile_n, gemm.n)
+    edge_m, edge_n, edge_k = config.edges(gemm)
+    return TileOperand(
+        name=name,
+        extent="M" if is_a else "N",
+        origin="m0" if is_a else "n0",
+        tile=tile,
+        tile_k=config.tile_k,
+        vec=config.vec,
+        width=access_width(config.vec, gemm.k if along_k else extent, gemm, name),
+        along_k=along_k,
+        transposed=False,
+        pad=config.pad,
+        stages=config.stages,
+        threads=config.sg_size * config.subgroups,
+        edge=edge_m if is_a else edge_n,
+        edge_k=edge_k,
+    )
+
+
+FAMILY = Family(
+    name="coopmat",
+    template="coopmat.wgsl.j2",
+    config=CoopmatConfig,
+    space=space,
+    check=check,
+    launch=launch,
+    default=default,
+    variables=variables,
+    supported=supported,
+    features=("cooperative-matrix",),
+)

@@ -1,0 +1,106 @@
+"""The contract of the coopmat family on an adapter that has matrices: right for any problem.
+
+Kernels are small: software drivers take many seconds to compile large unrolled ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Callable
+
+import pytest
+
+from gemmtune.device import Device
+from gemmtune.job import Failure, Measurement, Outcome
+from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.base import Kernel
+from gemmtune.kernels.coopmat import CoopmatConfig
+from gemmtune.problem import Gemm
+from gemmtune.render import render
+
+RunKernel = Callable[[Gemm, Kernel], Outcome]
+
+F16 = {"a": "f16", "b": "f16"}
+LAYOUTS = list(itertools.product((False, True), (False, True)))
+
+
+def config_of(gemm: Gemm, device: Device, **changes: object) -> CoopmatConfig:
+    small = {"frags_m": 1, "frags_n": 2, "tile_k": 16}
+    return dataclasses.replace(FAMILIES["coopmat"].default(gemm, device), **(small | changes))
+
+
+def right(run_kernel: RunKernel, config: CoopmatConfig, gemm: Gemm, device: Device) -> None:
+    outcome = run_kernel(gemm, render("coopmat", config, gemm, device))
+
+    assert isinstance(outcome.result, Measurement), f"{outcome.result}\n{gemm.key}\n{config.key}"
+
+
+@pytest.mark.parametrize(("trans_a", "trans_b"), LAYOUTS)
+@pytest.mark.parametrize(("c", "acc"), [("f32", "f32"), ("f16", "f32"), ("f16", "f16")])
+def test_every_layout_and_dtype_is_right(run_kernel, device, trans_a, trans_b, c, acc):
+    for shape in ("32x32x32", "33x41x19"):
+        gemm = Gemm.parse(shape, c=c, acc=acc, trans_a=trans_a, trans_b=trans_b, **F16)
+        for dims in ("static", "dynamic"):
+            right(run_kernel, config_of(gemm, device, dims=dims), gemm, device)
+
+
+@pytest.mark.parametrize(
+    "shape", ["1x1x1", "3x5x0", "1x129x7", "129x1x31", "17x33x1", "16x32x48x3"]
+)
+def test_any_size_is_right(run_kernel, device, shape):
+    gemm = Gemm.parse(shape, beta=0.5, bias=True, **F16)
+
+    right(run_kernel, config_of(gemm, device), gemm, device)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
+def test_epilogue_is_right(run_kernel, device, activation):
+    sizes = {"m": 37, "n": 44, "k": 20}
+    gemm = Gemm(**sizes, **F16, c="f16", alpha=-0.75, beta=0.5, bias=True, activation=activation)
+
+    right(run_kernel, config_of(gemm, device), gemm, device)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stages": 2},
+        {"prefetch": False},
+        {"order": "all_first"},
+        {"pad": 0},
+        {"vec": 2},
+        {"group_m": 8},
+        {"subgroups_m": 1, "frags_m": 2},
+        {"dims": "static", "checked": False},
+    ],
+    ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items()),
+)
+@pytest.mark.parametrize("trans_b", [False, True])
+def test_every_knob_is_right(run_kernel, device, changes, trans_b):
+    gemm = Gemm.parse("64x64x64", trans_b=trans_b, alpha=0.5, **F16)
+
+    right(run_kernel, config_of(gemm, device, **changes), gemm, device)
+
+
+def test_configs_of_the_space_are_right(run_kernel, device):
+    gemm = Gemm.parse("48x40x32", **F16)
+    configs = list(FAMILIES["coopmat"].space(gemm, device))
+    small = [c for c in configs if c.frags_m * c.frags_n * c.tile_k <= 64]
+    assert len(small) > 100
+
+    for config in random.Random(0).sample(small, 8):
+        right(run_kernel, config, gemm, device)
+
+
+def test_a_kernel_for_another_subgroup_size_is_found_wrong(run_kernel, device):
+    """What `check` never lets through: drivers compile and run it without complaint."""
+    gemm = Gemm.parse("32x32x32", **F16)
+    forged = dataclasses.replace(device, subgroup_size=device.subgroup_size // 2)
+    config = config_of(gemm, forged, subgroups_m=1, subgroups_n=1, vec=2)
+
+    outcome = run_kernel(gemm, render("coopmat", config, gemm, forged))
+
+    assert isinstance(outcome.result, Failure)
+    assert outcome.result.kind == "wrong_result"
