@@ -60,7 +60,7 @@ def _add_merge(commands: Commands) -> Parser:
         "--top",
         type=count,
         metavar="N",
-        help="take only the N fastest of each problem and device, and compact: a file to ship",
+        help="take only the N fastest of each problem, family and device, and compact the file",
     )
     return parser
 

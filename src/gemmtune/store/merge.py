@@ -44,12 +44,15 @@ class History:
     """Of table measurements, oldest first."""
 
     def fastest(self, top: int) -> History:
-        """Only the ``top`` fastest rows of each problem on each device, of each policy."""
+        """Only the ``top`` fastest rows of each problem on each device, of each family and policy.
+
+        Of each family, because not every program can use what the fastest one needs.
+        """
         timed = [row for row in self.measurements if row["time_ns"] is not None]
-        taken: Counter[tuple[int, int, str]] = Counter()
+        taken: Counter[tuple[int, int, str, str]] = Counter()
         kept: set[int] = set()
         for row in sorted(timed, key=lambda row: (row["time_ns"], row["id"])):
-            where = (row["device_id"], row["problem_id"], row["policy"])
+            where = (row["device_id"], row["problem_id"], row["family"], row["policy"])
             if taken[where] < top:
                 taken[where] += 1
                 kept.add(row["id"])

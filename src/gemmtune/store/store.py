@@ -221,7 +221,7 @@ class Store:
 
         Args:
             other: path or URL.
-            top: only so many of the fastest rows of each problem on each device, e.g. to ship.
+            top: only so many of the fastest rows of each problem, family and device, e.g. to ship.
 
         Raises:
             StoreError: ``other`` cannot be read, or is this database.
