@@ -40,10 +40,9 @@ def right(run_kernel: RunKernel, config: CoopmatConfig, gemm: Gemm, device: Devi
 @pytest.mark.parametrize(("trans_a", "trans_b"), LAYOUTS)
 @pytest.mark.parametrize(("c", "acc"), [("f32", "f32"), ("f16", "f32"), ("f16", "f16")])
 def test_every_layout_and_dtype_is_right(run_kernel, device, trans_a, trans_b, c, acc):
-    for shape in ("32x32x32", "33x41x19"):
+    for shape, dims in (("32x32x32", "static"), ("33x41x19", "dynamic")):
         gemm = Gemm.parse(shape, c=c, acc=acc, trans_a=trans_a, trans_b=trans_b, **F16)
-        for dims in ("static", "dynamic"):
-            right(run_kernel, config_of(gemm, device, dims=dims), gemm, device)
+        right(run_kernel, config_of(gemm, device, dims=dims), gemm, device)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +89,7 @@ def test_configs_of_the_space_are_right(run_kernel, device):
     small = [c for c in configs if c.frags_m * c.frags_n * c.tile_k <= 64]
     assert len(small) > 100
 
-    for config in random.Random(0).sample(small, 8):
+    for config in random.Random(0).sample(small, 5):
         right(run_kernel, config, gemm, device)
 
 
