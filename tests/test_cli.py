@@ -278,7 +278,8 @@ def test_lookup_for_a_key_needs_no_adapter_and_prints_json(cli: Cli) -> None:
     assert found["problem"]["trans_b"] is True
     assert found["source"] == "default"
     assert found["device"] == "vulkan/0000-0000/none/1"
-    assert found["workgroups"] > 0
+    assert found["passes"][0]["workgroups"] > 0
+    assert found["workspace_bytes"] == 0
 
 
 def test_a_tuned_problem_is_kept_found_and_compared(cli: Cli, adapter: tuple[str, ...]) -> None:

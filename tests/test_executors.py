@@ -37,7 +37,7 @@ def naive_job(job_id: int, executor: Executor, gemm: Gemm = GEMM) -> Job:
 def told(job_id: int, words: str, **limits: float) -> Job:
     """A job that tells tests/misbehaving_worker.py what to do."""
     launch = Launch(workgroups=1, workgroup_size=(1, 1, 1))
-    kernel = Kernel(family="naive", config=NaiveConfig(), wgsl=words, launch=launch)
+    kernel = Kernel(family="naive", config=NaiveConfig(), wgsl=words, launches=(launch,))
     return Job(id=job_id, gemm=GEMM, kernel=kernel, **limits)  # type: ignore[arg-type]
 
 

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from gemmtune.device import Device, Limits
 from gemmtune.errors import ConfigError
 from gemmtune.kernels import FAMILIES
-from gemmtune.kernels.base import ceil_div, grid, pack_params
+from gemmtune.kernels.base import (
+    Config,
+    Launch,
+    added,
+    ceil_div,
+    check_launch,
+    grid,
+    pack_params,
+)
 from gemmtune.kernels.subgroup import SubgroupConfig
 from gemmtune.kernels.tiled import TiledConfig
 from gemmtune.problem import DTYPES, Gemm
@@ -87,6 +95,40 @@ def test_configs_survive_json(family, data):
     config = data.draw(st.sampled_from(configs))
 
     assert config == type(config).from_json(config.to_json())
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Grown(Config):
+    """A config of a family that got a second knob later."""
+
+    size: int
+    depth: int = added(1)
+
+
+def test_a_knob_that_is_added_leaves_the_configs_of_before_as_they_were():
+    old, new = Grown(size=8), Grown(size=8, depth=4)
+
+    assert (old.to_json(), old.key) == ({"size": 8}, "size=8")
+    assert Grown.from_json({"size": 8}) == old
+    assert (new.to_json(), new.key) == ({"depth": 4, "size": 8}, "depth=4,size=8")
+    assert Grown.from_json(new.to_json()) == new
+    with pytest.raises(ConfigError, match="depth"):
+        Grown.from_json({"depth": 4})
+
+
+def test_a_workspace_larger_than_a_binding_is_refused_with_its_size():
+    launches = (Launch(workgroups=1, workgroup_size=(64, 1, 1)),)
+
+    assert check_launch(launches, LEAST, 134217728) == ()
+    assert "workspace of 134217729 bytes" in check_launch(launches, LEAST, 134217729)[0]
+
+
+def test_every_pass_must_fit_the_device():
+    fits = Launch(workgroups=1, workgroup_size=(64, 1, 1))
+    large = Launch(workgroups=1, workgroup_size=(512, 1, 1), entry_point="reduce")
+
+    assert check_launch((fits, fits), LEAST) == ()
+    assert "512 invocations" in check_launch((fits, large), LEAST)[0]
 
 
 def test_config_with_an_unknown_field_is_refused():
@@ -202,7 +244,7 @@ def test_tiles_of_a_launch_cover_c_once(family, data):
 
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
 
-    assert tiles * gemm.batch == FAMILIES[family].launch(config, gemm).workgroups
+    assert tiles * gemm.batch == FAMILIES[family].launch(config, gemm)[0].workgroups
 
 
 @given(workgroups=st.integers(0, 2**31), limit=st.integers(1, 65535))

@@ -64,6 +64,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
   let at = matrix * params.stride_c + inside;
   let exists = matrix < params.batch && one > 0u;
 """
+PASS = HEADER[HEADER.index("@compute") :].replace("fn main", "fn last")
 RIGHT = "if (exists) { c[at] = value(row, col, matrix); }"
 GEMM = Gemm(m=20, n=30, k=10)
 
@@ -75,7 +76,21 @@ def written(body: str, gemm: Gemm = GEMM) -> Kernel:
         family="naive",
         config=NaiveConfig(),
         wgsl=f"{HEADER}{body}\n}}\n",
-        launch=Launch(workgroups=workgroups, workgroup_size=(64, 1, 1)),
+        launches=(Launch(workgroups=workgroups, workgroup_size=(64, 1, 1)),),
+    )
+
+
+def in_two_passes(first: str = "{ workspace[at] = value(row, col, matrix); }") -> Kernel:
+    """One pass leaves C in the workspace, the next copies it; elements are those of GEMM."""
+    kernel = written(f"if (exists) {first}")
+    binding = "@group(0) @binding(5) var<storage, read_write> workspace: array<f32>;\n"
+    last = written("if (exists) { c[at] = workspace[at]; }").wgsl.replace(HEADER, PASS)
+    (launch,) = kernel.launches
+    return replace(
+        kernel,
+        wgsl=kernel.wgsl.replace("\nfn value", f"{binding}\nfn value") + last,
+        launches=(launch, replace(launch, entry_point="last")),
+        workspace_bytes=4 * GEMM.elements("c"),
     )
 
 
@@ -232,6 +247,39 @@ def test_adding_to_old_c_is_caught_when_beta_is_zero(run_kernel: RunKernel) -> N
     assert "600 of 600" in message(run_kernel(GEMM, written(adds)), "wrong_result")
 
 
+def test_passes_run_in_order_over_one_workspace(run_kernel: RunKernel) -> None:
+    kernel = in_two_passes()
+
+    assert_right(run_kernel(GEMM, kernel))
+    assert_right(run_kernel(replace(GEMM, beta=0.0), kernel))
+    backwards = replace(kernel, launches=kernel.launches[::-1])
+    assert "600 of 600" in message(run_kernel(GEMM, backwards), "wrong_result")
+
+
+def test_using_what_no_pass_wrote_to_the_workspace_is_caught(run_kernel: RunKernel) -> None:
+    assert_right(run_kernel(GEMM, in_two_passes()))  # and leaves nothing for the next one
+    but_one = in_two_passes("{ if (at != 599u) { workspace[at] = value(row, col, matrix); } }")
+
+    said = message(run_kernel(GEMM, but_one), "wrong_result")
+
+    assert said.startswith("1 of 600 elements wrong, the first at (batch 0, row 19, column 29)")
+
+
+def test_writing_past_the_workspace_is_caught(run_kernel: RunKernel) -> None:
+    beyond = in_two_passes("{ workspace[at] = value(row, col, matrix); workspace[601] = 0.0; }")
+
+    said = message(run_kernel(GEMM, beyond), "wrong_result")
+
+    assert said == "writes past the end of its workspace"
+
+
+def test_an_entry_point_that_is_not_there_is_a_failure(run_kernel: RunKernel) -> None:
+    kernel = written(RIGHT)
+    other = replace(kernel, launches=(replace(kernel.launches[0], entry_point="other"),))
+
+    assert "other" in message(run_kernel(GEMM, other), "validation")
+
+
 def test_a_kernel_that_runs_for_ever_is_killed_and_the_next_one_runs(executor: Pool) -> None:
     # Some software drivers leave any loop after 65535 rounds: many workgroups make up for that.
     endless = written("""
@@ -240,8 +288,8 @@ def test_a_kernel_that_runs_for_ever_is_killed_and_the_next_one_runs(executor: P
         for (var j = 0u; j < 4000000000u; j++) { x = sin(x) + cos(x * f32(i)) + exp2(x - f32(j)); }
       }
       if (exists) { c[at] = x; }""")
-    many = replace(endless.launch, workgroups=1_000_000)
-    endless = replace(endless, launch=many)
+    many = replace(endless.launches[0], workgroups=1_000_000)
+    endless = replace(endless, launches=(many,))
     executor.submit(Job(id=1, gemm=GEMM, kernel=endless, run_limit_s=1.0))
     executor.submit(Job(id=2, gemm=GEMM, kernel=written(RIGHT)))
 
@@ -373,6 +421,14 @@ def test_a_problem_in_parts_is_as_right_as_in_one(gpu: Gpu) -> None:
     runner = Runner(gpu.device.key, replace(QUICK, dispatch_limit_s=1e-6))
     job = Job(id=1, gemm=gemm, kernel=render("naive", NaiveConfig(), gemm, gpu.device))
     compiled = runner.compile(job)
+    assert isinstance(compiled, Compiled)
+
+    assert_right(runner.run(compiled))
+
+
+def test_passes_in_parts_are_as_right_as_whole(gpu: Gpu) -> None:
+    runner = Runner(gpu.device.key, replace(QUICK, dispatch_limit_s=1e-6, cache="cold"))
+    compiled = runner.compile(Job(id=1, gemm=GEMM, kernel=in_two_passes()))
     assert isinstance(compiled, Compiled)
 
     assert_right(runner.run(compiled))

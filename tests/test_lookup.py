@@ -258,7 +258,7 @@ def test_every_answer_is_legal(assorted: Path, gemm: Gemm, device: Device | None
         assert FAMILIES["naive"].supported(gemm, device)
         return
     assert FAMILIES[found.family].check(found.config, gemm, found.device) == ()
-    assert found.launch == FAMILIES[found.family].launch(found.config, gemm)
+    assert found.launches == FAMILIES[found.family].launch(found.config, gemm)
     assert device is None or found.device == device
 
 
@@ -453,7 +453,7 @@ def test_looking_up_in_a_real_database_loads_no_heavy_package(path: Path) -> Non
         "import json, sys, gemmtune\n"
         "found = gemmtune.lookup(gemmtune.Gemm(m=64, n=64, k=64), sys.argv[1], path=sys.argv[2])\n"
         "heavy = {'numpy', 'wgpu', 'optuna', 'sqlalchemy', 'jinja2'} & set(sys.modules)\n"
-        "print(json.dumps([found.source, found.launch.workgroups, sorted(heavy)]))\n"
+        "print(json.dumps([found.source, found.launches[0].workgroups, sorted(heavy)]))\n"
     )
     arguments = [sys.executable, "-c", code, DEVICE.key, str(path)]
     run = subprocess.run(arguments, capture_output=True, text=True, check=True)
@@ -465,4 +465,4 @@ def test_wgsl_is_rendered_for_the_problem_asked_for(store: Store, path: Path) ->
     found = lookup(size(100), DEVICE.key, path=path)
     assert size(100).key in found.wgsl
     assert found.kernel is found.kernel
-    assert found.kernel.launch == found.launch
+    assert found.kernel.launches == found.launches

@@ -74,9 +74,10 @@ class Job:
         """The inverse of `to_json`."""
         kernel = dict(data["kernel"])
         kernel["config"] = FAMILIES[kernel["family"]].config.from_json(kernel["config"])
-        launch = dict(kernel["launch"])
-        launch["workgroup_size"] = tuple(launch["workgroup_size"])
-        kernel["launch"] = Launch(**launch)
+        kernel["launches"] = tuple(
+            Launch(**launch | {"workgroup_size": tuple(launch["workgroup_size"])})
+            for launch in kernel["launches"]
+        )
         kernel["features"] = tuple(kernel["features"])
         values = data | {"gemm": Gemm.from_json(data["gemm"]), "kernel": Kernel(**kernel)}
         return cls(**values)

@@ -77,7 +77,6 @@ def _default_device() -> Device | None:
 
 
 def _as_json(found: Lookup, device_key: str | None) -> dict[str, Any]:
-    launch = found.launch
     return {
         "problem": found.gemm.to_json(),
         "problem_key": found.gemm.key,
@@ -90,13 +89,23 @@ def _as_json(found: Lookup, device_key: str | None) -> dict[str, Any]:
         "gflops": found.gflops,
         "measured_problem_key": found.problem_key,
         "demotions": list(found.demotions),
-        "workgroups": launch.workgroups,
-        "workgroup_size": list(launch.workgroup_size),
+        "passes": [
+            {
+                "entry_point": launch.entry_point,
+                "workgroups": launch.workgroups,
+                "workgroup_size": list(launch.workgroup_size),
+            }
+            for launch in found.launches
+        ],
+        "workspace_bytes": found.workspace_bytes,
     }
 
 
 def _lines(found: Lookup, device_key: str | None) -> list[str]:
-    launch = found.launch
+    passes = [
+        f"{launch.workgroups} workgroups of {launch.workgroup_size[0]} invocations"
+        for launch in found.launches
+    ]
     speed = f"{duration(found.time_ns)}, {gflops(found.gflops)} GFLOP/s"
     expected = "" if found.source == "exact" else " expected"
     facts = {
@@ -106,8 +115,10 @@ def _lines(found: Lookup, device_key: str | None) -> list[str]:
         "family": found.family,
         "config": found.config.key,
         "speed": f"{speed}{expected}" if found.time_ns else "not known",
-        "launch": f"{launch.workgroups} workgroups of {launch.workgroup_size[0]} invocations",
+        "launch": ", then ".join(passes),
     }
+    if found.workspace_bytes:
+        facts["memory"] = f"a workspace of {found.workspace_bytes} bytes"
     if found.demotions:
         facts["hint"] = f"measure again, for {'; '.join(found.demotions)}"
     return [f"{name:<9}{text}" for name, text in facts.items()]

@@ -43,11 +43,11 @@ _NOISE = 0.01
 def model_ns(gemm: Gemm, kernel: Kernel) -> float:
     """The time that the model gives a kernel.
 
-    Launch, plus the larger of arithmetic and traffic, rounded up to whole waves of workgroups.
-    Large tiles reuse more; workgroups near 256 invocations and little workgroup memory are best;
-    every further field of the config adds up to 10 % by its value, so that no two configs tie.
+    Its passes' launches, plus the larger of arithmetic and traffic, rounded up to whole waves of
+    workgroups. Large tiles reuse more; workgroups near 256 invocations and little workgroup memory
+    are best; every further field of the config adds up to 10 % by its value, so that no two tie.
     """
-    launch = kernel.launch
+    launch = max(kernel.launches, key=lambda launch: launch.workgroups)
     workgroups = max(launch.workgroups, 1)
     invocations = max(launch.workgroup_size[0] * launch.workgroup_size[1], 1)
     tile = (gemm.m * gemm.n * gemm.batch / workgroups) ** 0.5 or 1.0
@@ -57,7 +57,10 @@ def model_ns(gemm: Gemm, kernel: Kernel) -> float:
     moved = gemm.flops / tile * SIZEOF[gemm.a] + gemm.traffic_bytes
     fields = (crc32(f"{k}={v}".encode()) % 1000 for k, v in kernel.config.to_json().items())
     taste = 1 + sum(fields) / max(len(kernel.config.to_json()), 1) / 10_000
-    return _LAUNCH_NS + max(arithmetic, moved / _BANDWIDTH) * 1e9 * waves * taste
+    return (
+        _LAUNCH_NS * len(kernel.launches)
+        + max(arithmetic, moved / _BANDWIDTH) * 1e9 * waves * taste
+    )
 
 
 class FakeExecutor:

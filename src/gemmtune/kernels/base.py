@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from gemmtune.device import Device
@@ -23,13 +23,24 @@ GENERATION = 1
 """Part of every kernel's hash; raised when Python, not a template, changes what kernels do."""
 
 
+def added(old: Any) -> Any:
+    """A field that configs of before do not have: what they did all the same is ``old``.
+
+    A config with that value has the JSON and the key that it always had, so kept rows stay valid.
+    """
+    return field(default=old, metadata={"added": True})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Base of the families' configs: one point of a family's space, plain values only."""
 
     def to_json(self) -> dict[str, Any]:
-        """Field name to value, sorted."""
-        return dict(sorted(asdict(self).items()))
+        """Field name to value, sorted; without those of `added` that have their old value."""
+        left_out = {
+            f.name for f in fields(self) if f.metadata and getattr(self, f.name) == f.default
+        }
+        return {name: v for name, v in sorted(asdict(self).items()) if name not in left_out}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Any:
@@ -39,7 +50,8 @@ class Config:
             ConfigError: a field is missing or unknown.
         """
         names = {f.name for f in fields(cls)}
-        if set(data) != names:
+        needed = {f.name for f in fields(cls) if not f.metadata}
+        if not needed <= set(data) <= names:
             raise ConfigError(f"a {cls.__module__} config has {sorted(names)}, not {sorted(data)}")
         return cls(**data)
 
@@ -59,10 +71,12 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """How a kernel is dispatched. Workgroups are numbered linearly and folded into a grid."""
+    """One pass of a kernel. Workgroups are numbered linearly and folded into a grid."""
 
+    entry_point: str = "main"
+    """The function of the module that it runs."""
     workgroups: int
-    """How many in all: tiles of C times batch. Any subset may run by itself."""
+    """How many in all, e.g. tiles of C times batch. A pass may run in parts, in any order."""
     workgroup_size: tuple[int, int, int]
     """Invocations per workgroup in x, y, z."""
     workgroup_storage_bytes: int = 0
@@ -73,8 +87,9 @@ class Launch:
 class Kernel:
     """Rendered WGSL and how to launch it.
 
-    Bindings of group 0: 0 uniform Params, 1 A, 2 B (read-only storage), 3 C (storage), and, with
-    ``gemm.bias``, 4 bias (read-only storage). Entry point ``main``.
+    Bindings of group 0: 0 uniform Params, 1 A, 2 B (read-only storage), 3 C (storage), with
+    ``gemm.bias`` 4 bias (read-only storage), and with `workspace_bytes` 5 the workspace (storage).
+    The passes run in order, each after all of the one before, over the same bindings.
     """
 
     family: str
@@ -83,8 +98,10 @@ class Kernel:
     """The point of its space."""
     wgsl: str
     """Source text."""
-    launch: Launch
-    """How it is dispatched."""
+    launches: tuple[Launch, ...]
+    """Its passes; one for most kernels."""
+    workspace_bytes: int = 0
+    """Device memory for what one pass leaves to the next; holds anything before the first."""
     features: tuple[str, ...] = ()
     """WebGPU features that the device must be requested with."""
     unchecked: bool = False
@@ -106,14 +123,16 @@ class Family:
     """Every legal config of this problem on this device, once each, always in the same order."""
     check: Callable[[Any, Gemm, Device], tuple[str, ...]]
     """Why a config is illegal, in words; empty when it is legal. The only place that decides."""
-    launch: Callable[[Any, Gemm], Launch]
-    """How a legal config is dispatched."""
+    launch: Callable[[Any, Gemm], tuple[Launch, ...]]
+    """How a legal config is dispatched, pass by pass."""
     default: Callable[[Gemm, Device], Any]
     """A sane config without any tuning; legal wherever the family is `supported`."""
     variables: Callable[[Any, Gemm, Device], Mapping[str, Any]]
     """What the template needs beyond config and gemm, computed from them."""
     supported: Callable[[Gemm, Device], tuple[str, ...]]
     """Why no config of the family can work for this problem here; empty when some can."""
+    workspace: Callable[[Any, Gemm], int] = lambda _config, _gemm: 0
+    """Bytes of workspace that a legal config takes; see `Kernel.workspace_bytes`."""
     features: tuple[str, ...] = ()
     """WebGPU features that its kernels need, beside shader-f16."""
 
@@ -169,21 +188,31 @@ def check_problem(gemm: Gemm, device: Device) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def check_launch(launch: Launch, device: Device) -> tuple[str, ...]:
-    """Why this device cannot run this launch; empty when it can."""
+def check_launch(
+    launches: tuple[Launch, ...], device: Device, workspace_bytes: int = 0
+) -> tuple[str, ...]:
+    """Why this device cannot run these passes over such a workspace; empty when it can."""
+    reasons = [reason for launch in launches for reason in _check_pass(launch, device)]
+    largest = min(device.limits.storage_binding_bytes, device.limits.buffer_bytes)
+    if workspace_bytes > largest:
+        reasons.append(
+            f"a workspace of {workspace_bytes} bytes, one binding of the device holds {largest}"
+        )
+    return tuple(reasons)
+
+
+def _check_pass(launch: Launch, device: Device) -> Iterator[str]:
     limits = device.limits
     invocations = launch.workgroup_size[0] * launch.workgroup_size[1] * launch.workgroup_size[2]
-    reasons = []
     if invocations > min(limits.invocations_per_workgroup, limits.workgroup_size_x):
-        reasons.append(
+        yield (
             f"{invocations} invocations per workgroup, the device allows "
             f"{min(limits.invocations_per_workgroup, limits.workgroup_size_x)}"
         )
     if launch.workgroup_storage_bytes > limits.workgroup_storage_bytes:
-        reasons.append(
+        yield (
             f"{launch.workgroup_storage_bytes} bytes of workgroup memory, the device allows "
             f"{limits.workgroup_storage_bytes}"
         )
     if launch.workgroups > limits.workgroups_per_dimension**2:
-        reasons.append(f"{launch.workgroups} workgroups, more than a grid can number")
-    return tuple(reasons)
+        yield f"{launch.workgroups} workgroups, more than a grid can number"

@@ -177,17 +177,18 @@ def _check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
             yield f"{o.threads} invocations do not divide {o.name}'s tile into vectors of {c.vec}"
 
 
-def launch(config: CoopmatConfig, gemm: Gemm) -> Launch:
+def launch(config: CoopmatConfig, gemm: Gemm) -> tuple[Launch, ...]:
     """See `Family.launch`."""
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
     operands = (_operand("a", config, gemm), _operand("b", config, gemm))
     vectors = sum(o.rows * o.row for o in operands) * config.stages
     out = 0 if config.direct(gemm) else config.subgroups * config.frag**2 * SIZEOF[gemm.acc]
-    return Launch(
+    whole = Launch(
         workgroups=tiles * gemm.batch,
         workgroup_size=(config.sg_size * config.subgroups, 1, 1),
         workgroup_storage_bytes=vectors * config.vec * SIZEOF["f16"] + out,
     )
+    return (whole,)
 
 
 def default(gemm: Gemm, device: Device) -> CoopmatConfig:

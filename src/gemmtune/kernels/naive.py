@@ -26,13 +26,14 @@ def check(config: NaiveConfig, gemm: Gemm, device: Device) -> tuple[str, ...]:
     return check_problem(gemm, device) or check_launch(launch(config, gemm), device)
 
 
-def launch(config: NaiveConfig, gemm: Gemm) -> Launch:
+def launch(config: NaiveConfig, gemm: Gemm) -> tuple[Launch, ...]:
     """See `Family.launch`."""
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
-    return Launch(
+    whole = Launch(
         workgroups=tiles * gemm.batch,
         workgroup_size=(config.tile_m * config.tile_n, 1, 1),
     )
+    return (whole,)
 
 
 def default(gemm: Gemm, device: Device) -> NaiveConfig:

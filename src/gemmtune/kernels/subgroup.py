@@ -131,13 +131,14 @@ def _check_shape(c: SubgroupConfig, gemm: Gemm, device: Device) -> Iterator[str]
         yield f"fragments of depth {tile_k} do not fit the registers"
 
 
-def launch(config: SubgroupConfig, gemm: Gemm) -> Launch:
+def launch(config: SubgroupConfig, gemm: Gemm) -> tuple[Launch, ...]:
     """See `Family.launch`."""
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
-    return Launch(
+    whole = Launch(
         workgroups=tiles * gemm.batch,
         workgroup_size=(config.sg_size * config.subgroups_m * config.subgroups_n, 1, 1),
     )
+    return (whole,)
 
 
 def default(gemm: Gemm, device: Device) -> SubgroupConfig:

@@ -159,14 +159,15 @@ def _check_loads(c: TiledConfig, gemm: Gemm) -> Iterator[str]:
             )
 
 
-def launch(config: TiledConfig, gemm: Gemm) -> Launch:
+def launch(config: TiledConfig, gemm: Gemm) -> tuple[Launch, ...]:
     """See `Family.launch`."""
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
-    return Launch(
+    whole = Launch(
         workgroups=tiles * gemm.batch,
         workgroup_size=(config.invocations, 1, 1),
         workgroup_storage_bytes=config.storage_bytes,
     )
+    return (whole,)
 
 
 def default(gemm: Gemm, device: Device) -> TiledConfig:

@@ -55,9 +55,14 @@ class Lookup:
         return self.kernel.wgsl
 
     @property
-    def launch(self) -> Launch:
-        """How the kernel is dispatched; nothing is rendered for it."""
+    def launches(self) -> tuple[Launch, ...]:
+        """How the kernel is dispatched, pass by pass; nothing is rendered for it."""
         return FAMILIES[self.family].launch(self.config, self.gemm)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """See `Kernel.workspace_bytes`; nothing is rendered for it."""
+        return FAMILIES[self.family].workspace(self.config, self.gemm)
 
 
 @lru_cache(maxsize=256)

@@ -89,7 +89,7 @@ class Gpu:
         self._device, device = adapters.open_device(found[index], devices[index])
         self.device: Device = adapters.with_subgroup_size(device, self._device)
         self.versions = adapters.versions(self.device)
-        self._layouts: dict[tuple[str, ...], Any] = {}
+        self._layouts: dict[tuple[str | None, ...], Any] = {}
         self._fence = self.buffer(4)
 
     @property
@@ -152,12 +152,13 @@ class Gpu:
         self._device.queue.submit([encoder.finish()])
         return self.read(target)
 
-    def _layout(self, bindings: tuple[str, ...]) -> Any:
+    def _layout(self, bindings: tuple[str | None, ...]) -> Any:
         if bindings not in self._layouts:
             self._layouts[bindings] = self._device.create_bind_group_layout(
                 entries=[
                     {"binding": i, "visibility": wgpu.ShaderStage.COMPUTE, "buffer": {"type": kind}}
                     for i, kind in enumerate(bindings)
+                    if kind is not None
                 ]
             )
         return self._layouts[bindings]
@@ -182,12 +183,24 @@ class Gpu:
             raise wgpu.GPUError("the shader module was not created")
         return _api.GPUShaderModule("", handle, self._device)
 
-    def pipeline(self, wgsl: str, bindings: tuple[str, ...], *, unchecked: bool = False) -> Any:
-        """A compute pipeline of entry point ``main``.
+    def pipeline(self, wgsl: str, bindings: tuple[str | None, ...]) -> Any:
+        """A compute pipeline of the entry point ``main``; see `pipelines`."""
+        return self.pipelines(wgsl, bindings, ("main",))[0]
+
+    def pipelines(
+        self,
+        wgsl: str,
+        bindings: tuple[str | None, ...],
+        entry_points: Sequence[str],
+        *,
+        unchecked: bool = False,
+    ) -> tuple[Any, ...]:
+        """A compute pipeline of each of a module's entry points.
 
         Args:
             wgsl: source.
-            bindings: the WebGPU buffer binding type of each binding of group 0.
+            bindings: the WebGPU buffer binding type of each binding of group 0; None: not there.
+            entry_points: names of functions.
             unchecked: see `Kernel.unchecked`.
 
         Raises:
@@ -200,18 +213,25 @@ class Gpu:
                 bind_group_layouts=[self._layout(bindings)]
             )
             try:
-                return self._device.create_compute_pipeline(
-                    layout=layout, compute={"module": module, "entry_point": "main"}
+                return tuple(
+                    self._device.create_compute_pipeline(
+                        layout=layout, compute={"module": module, "entry_point": name}
+                    )
+                    for name in entry_points
                 )
             except wgpu.GPUInternalError as error:
                 # The driver's own compiler, behind naga's, has given up.
                 raise JobError("compile", one_line(str(error))) from error
 
-    def bind_group(self, bindings: tuple[str, ...], buffers: Sequence[Any]) -> Any:
-        """Group 0 with these buffers, whole, in order of their bindings."""
+    def bind_group(self, bindings: tuple[str | None, ...], buffers: Sequence[Any]) -> Any:
+        """Group 0 with these buffers, whole, in order of their bindings; None: not there."""
         return self._device.create_bind_group(
             layout=self._layout(bindings),
-            entries=[{"binding": i, "resource": {"buffer": b}} for i, b in enumerate(buffers)],
+            entries=[
+                {"binding": i, "resource": {"buffer": buffer}}
+                for i, buffer in enumerate(buffers)
+                if bindings[i] is not None
+            ],
         )
 
     def query_set(self, count: int) -> Any:

@@ -32,10 +32,11 @@ _COLD_BYTES = 256 * 1024 * 1024
 _COLD_COPIES = 32
 
 
-def kernel_bindings(gemm: Gemm) -> tuple[str, ...]:
-    """Group 0 of a GEMM kernel: Params, A, B, C and, where there is one, bias."""
+def kernel_bindings(gemm: Gemm, *, workspace: bool = False) -> tuple[str | None, ...]:
+    """Group 0 of a GEMM kernel: Params, A, B, C and, where there are such, bias and workspace."""
+    bias = "read-only-storage" if gemm.bias else None
     inputs = ("read-only-storage", "read-only-storage")
-    return ("uniform", *inputs, "storage", *(("read-only-storage",) if gemm.bias else ()))
+    return ("uniform", *inputs, "storage", bias, "storage" if workspace else None)
 
 
 class Helpers:
@@ -140,7 +141,9 @@ class Operands:
             self.b = self._input("b", gemm.b)
             self.c = self._allocate("c", self._c_dtype, CANARY_ELEMENTS * SIZEOF[self._c_dtype])
             self.bias = self._input("bias", self._c_dtype) if gemm.bias else None
-            self.reset_c()
+            self._workspace: Any = None
+            self._workspace_bytes = 0
+            self.reset()
         self._pairs = [(self.a, self.b)]
 
     @property
@@ -150,7 +153,10 @@ class Operands:
         return int(self.a.size + self.b.size + self.c.size + bias)
 
     def _allocate(self, operand: str, dtype: str, slack_bytes: int) -> Any:
-        needed = ceil_div(self.gemm.elements(operand) * SIZEOF[dtype], 16) * 16
+        return self._padded(self.gemm.elements(operand) * SIZEOF[dtype], slack_bytes)
+
+    def _padded(self, size_bytes: int, slack_bytes: int) -> Any:
+        needed = ceil_div(size_bytes, 16) * 16
         limits = self._gpu.device.limits
         largest = min(limits.storage_binding_bytes, limits.buffer_bytes) // 16 * 16
         return self._gpu.buffer(max(needed, min(needed + slack_bytes, largest)))
@@ -160,10 +166,36 @@ class Operands:
         self._helpers.fill(buffer, self.gemm, operand, self.seed, dtype)
         return buffer
 
-    def reset_c(self) -> None:
-        """C as it is before the product: the seeded old one where beta reads it, else poison."""
+    def set_workspace(self, size_bytes: int) -> None:
+        """Gives the kernels to come a workspace of this size, in place of the last; 0: none."""
+        if self._workspace is not None:
+            self._workspace.destroy()
+            self._workspace = None
+        self._workspace_bytes = ceil_div(size_bytes, 16) * 16
+        if size_bytes:
+            with self._gpu.failing_as("out_of_memory"):
+                self._workspace = self._padded(size_bytes, SLACK_BYTES)
+
+    def reset(self) -> None:
+        """C as it is before the product: the seeded old one where beta reads it, else poison.
+
+        The workspace becomes poison too: nothing may be left there from the product before.
+        """
         seed = self.seed if self.gemm.beta != 0.0 else None
         self._helpers.fill(self.c, self.gemm, "c", seed, self._c_dtype)
+        if self._workspace is not None:
+            self._helpers.fill(self._workspace, self.gemm, "c", None, "f32")
+
+    @property
+    def workspace_overrun(self) -> bool:
+        """Whether what lies behind the workspace has been written since `reset`."""
+        if self._workspace is None:
+            return False
+        end = self._workspace_bytes
+        if end == self._workspace.size:  # as large as a binding gets: no room behind it
+            return False
+        behind = self._gpu.read(self._workspace, end, self._workspace.size - end)
+        return behind != struct.pack("<I", POISON) * (len(behind) // 4)
 
     def dispatch(
         self,
@@ -174,12 +206,12 @@ class Operands:
         inputs: tuple[Any, Any] | None = None,
     ) -> Dispatch:
         """A launch of ``count`` workgroups from ``first`` on; ``inputs`` replace A and B."""
-        bias = [self.bias] if self.bias is not None else []
         params = self._gpu.uniform(pack_params(self.gemm, first, count))
-        buffers = [params, *(inputs or (self.a, self.b)), self.c, *bias]
+        buffers = [params, *(inputs or (self.a, self.b)), self.c, self.bias, self._workspace]
+        bindings = kernel_bindings(self.gemm, workspace=self._workspace is not None)
         return Dispatch(
             pipeline=pipeline,
-            bind_group=self._gpu.bind_group(kernel_bindings(self.gemm), buffers),
+            bind_group=self._gpu.bind_group(bindings, buffers),
             groups=grid(max(count, 1), self._gpu.device.limits.workgroups_per_dimension),
         )
 
@@ -198,6 +230,6 @@ class Operands:
     def free(self) -> None:
         """Gives the memory back now, not when Python gets to it."""
         copies = [buffer for pair in self._pairs[1:] for buffer in pair]
-        for buffer in (self.a, self.b, self.c, self.bias, *copies):
+        for buffer in (self.a, self.b, self.c, self.bias, self._workspace, *copies):
             if buffer is not None:
                 buffer.destroy()

@@ -10,11 +10,14 @@ from typing import Any
 from gemmtune.device import Device
 from gemmtune.executors.local import timing
 from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError
-from gemmtune.executors.local.operands import Helpers, Operands, kernel_bindings
+from gemmtune.executors.local.operands import SLACK_BYTES, Helpers, Operands, kernel_bindings
 from gemmtune.executors.local.verify import Expected, Verdict, Verifier
 from gemmtune.job import Failure, Job, Measurement, Outcome, Policy, Versions
 from gemmtune.kernels.base import check_problem
 from gemmtune.problem import Gemm
+
+_Part = tuple[int, int, int]
+"""Of a kernel: number of the pass, first workgroup, count of them."""
 
 KEPT_BYTES = 1024**3
 """A problem's buffers stay on the device between jobs up to this size; workers share its memory."""
@@ -26,8 +29,8 @@ class Compiled:
 
     job: Job
     """The job."""
-    pipeline: Any
-    """Its wgpu pipeline."""
+    pipelines: tuple[Any, ...]
+    """The wgpu pipeline of each of its passes."""
     compile_s: float
     """Wall time of compiling."""
 
@@ -77,21 +80,26 @@ class Runner:
             reasons = check_problem(job.gemm, self.device)
             if reasons:
                 raise JobError("validation", f"{job.gemm.key}: {'; '.join(reasons)}")
-            pipeline = self._gpu.pipeline(
-                job.kernel.wgsl, kernel_bindings(job.gemm), unchecked=job.kernel.unchecked
+            kernel = job.kernel
+            pipelines = self._gpu.pipelines(
+                kernel.wgsl,
+                kernel_bindings(job.gemm, workspace=kernel.workspace_bytes > 0),
+                [launch.entry_point for launch in kernel.launches],
+                unchecked=kernel.unchecked,
             )
             if self.device.software:
                 # Software drivers compile at the first dispatch; one without work brings it on.
-                self._first_dispatch(job, pipeline)
+                self._first_dispatch(job, pipelines)
         except JobError as error:
             return _failed(job, error, compile_s=time.perf_counter() - started)
-        return Compiled(job=job, pipeline=pipeline, compile_s=time.perf_counter() - started)
+        return Compiled(job=job, pipelines=pipelines, compile_s=time.perf_counter() - started)
 
-    def _first_dispatch(self, job: Job, pipeline: Any) -> None:
+    def _first_dispatch(self, job: Job, pipelines: tuple[Any, ...]) -> None:
         nothing = Gemm(m=0, n=0, k=0, bias=job.gemm.bias)
         with self._gpu.failing_as("validation"):
             operands = Operands(self._gpu, self._helpers, nothing, 0)
-            self._gpu.submit([[operands.dispatch(pipeline, 0, 0)]])
+            operands.set_workspace(min(job.kernel.workspace_bytes, SLACK_BYTES))
+            self._gpu.submit([[operands.dispatch(pipeline, 0, 0) for pipeline in pipelines]])
             self._gpu.wait()
             operands.free()
 
@@ -107,10 +115,10 @@ class Runner:
         try:
             with self._gpu.failing_as("validation"):
                 problem = self._prepare(job)
-            plan, verdict = self._verify(compiled, problem)
+            plans, verdict = self._verify(compiled, problem)
             verified = time.perf_counter()
             with self._gpu.failing_as("validation"):
-                result = self._time(compiled, problem, plan, verdict, idle_s)
+                result = self._time(compiled, problem, plans, verdict, idle_s)
         except JobError as error:
             return _failed(
                 job,
@@ -161,34 +169,46 @@ class Runner:
 
     def _drop_if_large(self) -> None:
         kept = self._problem
-        if kept is not None and 3 * kept.operands.size_bytes > KEPT_BYTES:
-            self._drop()
+        if kept is not None:
+            kept.operands.set_workspace(0)
+            if 3 * kept.operands.size_bytes > KEPT_BYTES:
+                self._drop()
 
-    def _verify(self, compiled: Compiled, problem: _Problem) -> tuple[timing.Plan, Verdict]:
-        watch, operands = self._stopwatch(), problem.operands
-
-        def launch(first: int, count: int) -> Dispatch:
-            return operands.dispatch(compiled.pipeline, first, count)
-
-        workgroups = compiled.job.kernel.launch.workgroups
+    def _verify(
+        self, compiled: Compiled, problem: _Problem
+    ) -> tuple[tuple[timing.Plan, ...], Verdict]:
         with self._gpu.failing_as("validation"):
-            # Some drivers finish compiling at the first dispatch; that is not the kernel's time.
-            watch.passes_ns([[launch(0, 0)]], apart=True)
-            plan = timing.plan(watch, launch, workgroups, self._policy.dispatch_limit_s)
-            parts = [[launch(*part)] for part in plan.parts]
+            problem.operands.set_workspace(compiled.job.kernel.workspace_bytes)
+            plans = tuple(
+                self._plan(problem.operands, pipeline, launch.workgroups)
+                for pipeline, launch in zip(
+                    compiled.pipelines, compiled.job.kernel.launches, strict=True
+                )
+            )
+            dispatches = _dispatches(compiled, problem.operands, _parts(plans))
 
             def whole() -> None:
-                for part in parts:
-                    self._gpu.submit([part])
+                for dispatch in dispatches:
+                    self._gpu.submit([[dispatch]])
                 self._gpu.wait()
 
-            return plan, problem.verifier.check(whole)
+            return plans, problem.verifier.check(whole)
+
+    def _plan(self, operands: Operands, pipeline: Any, workgroups: int) -> timing.Plan:
+        watch = self._stopwatch()
+
+        def launch(first: int, count: int) -> Dispatch:
+            return operands.dispatch(pipeline, first, count)
+
+        # Some drivers finish compiling at the first dispatch; that is not the kernel's time.
+        watch.passes_ns([[launch(0, 0)]], apart=True)
+        return timing.plan(watch, launch, workgroups, self._policy.dispatch_limit_s)
 
     def _time(
         self,
         compiled: Compiled,
         problem: _Problem,
-        plan: timing.Plan,
+        plans: tuple[timing.Plan, ...],
         verdict: Verdict,
         idle_s: float,
     ) -> Measurement:
@@ -197,18 +217,19 @@ class Runner:
         if policy.cache == "cold":
             inputs = operands.cold_inputs()
 
-        def run_in(parts: Sequence[tuple[int, int]]) -> timing.Run:
-            variants = [
-                [operands.dispatch(compiled.pipeline, *part, inputs=pair) for part in parts]
-                for pair in inputs
-            ]
-            return timing.Run(self._stopwatch(), variants)
+        def run_in(parts: Sequence[_Part], *, apart: bool) -> timing.Run:
+            variants = [_dispatches(compiled, operands, parts, pair) for pair in inputs]
+            return timing.Run(self._stopwatch(), variants, apart=apart)
 
-        run = run_in(plan.parts)
-        warm_ns = run.warm_up(plan.time_ns, policy, idle_s)
-        if len(plan.parts) > 1 and warm_ns <= policy.dispatch_limit_s * timing.NS / 2:
+        parts = _parts(plans)
+        apart = len(parts) > len(plans)
+        run = run_in(parts, apart=apart)
+        warm_ns = run.warm_up(sum(plan.time_ns for plan in plans), policy, idle_s)
+        if apart and warm_ns <= policy.dispatch_limit_s * timing.NS / 2:
             # The plan was made on a clock that was still low.
-            run = run_in([(0, compiled.job.kernel.launch.workgroups)])
+            launches = compiled.job.kernel.launches
+            whole = [(index, 0, launch.workgroups) for index, launch in enumerate(launches)]
+            run = run_in(whole, apart=False)
             warm_ns = run.warm_up(warm_ns, policy, 0.0)
         timed = run.measure(warm_ns, policy, compiled.job.best_ns)
         largest = verdict.max_reference
@@ -222,6 +243,22 @@ class Runner:
             max_rel_error=verdict.max_abs_error / largest if largest else 0.0,
             tolerance=verdict.tolerance,
         )
+
+
+def _parts(plans: Sequence[timing.Plan]) -> list[_Part]:
+    return [(index, *part) for index, plan in enumerate(plans) for part in plan.parts]
+
+
+def _dispatches(
+    compiled: Compiled,
+    operands: Operands,
+    parts: Sequence[_Part],
+    inputs: tuple[Any, Any] | None = None,
+) -> list[Dispatch]:
+    return [
+        operands.dispatch(compiled.pipelines[index], first, count, inputs=inputs)
+        for index, first, count in parts
+    ]
 
 
 def _failed(job: Job, error: JobError, *, compile_s: float, verify_s: float = 0.0) -> Outcome:

@@ -126,7 +126,7 @@ Slice = Callable[[int, int], Dispatch]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A whole GEMM in parts, none expected to take longer than the limit."""
+    """A whole pass in parts, none expected to take longer than the limit."""
 
     parts: tuple[tuple[int, int], ...]
     """First workgroup and count of each part."""
@@ -164,13 +164,17 @@ class Run:
 
     Args:
         watch: the clock.
-        variants: dispatches of the whole GEMM's parts; several that differ in their inputs are
+        variants: the whole GEMM's dispatches, in order; several that differ in their inputs are
             used in turn.
+        apart: each dispatch is submitted alone, because all together would take too long.
     """
 
-    def __init__(self, watch: Stopwatch, variants: Sequence[Sequence[Dispatch]]) -> None:
+    def __init__(
+        self, watch: Stopwatch, variants: Sequence[Sequence[Dispatch]], *, apart: bool
+    ) -> None:
         self._watch = watch
         self._variants = variants
+        self._apart = apart
         self._turn = 0
 
     def _next(self) -> Sequence[Dispatch]:
@@ -182,12 +186,14 @@ class Run:
 
         A GEMM in parts is never repeated within a sample: it is long enough.
         """
-        if len(self._variants[0]) > 1:
+        if self._apart:
             return [
                 sum(self._watch.passes_ns([[part] for part in self._next()], apart=True))
                 for _ in range(count)
             ]
-        passes = [[self._next()[0] for _ in range(repeats)] for _ in range(count)]
+        passes = [
+            [dispatch for _ in range(repeats) for dispatch in self._next()] for _ in range(count)
+        ]
         return [span / repeats for span in self._watch.passes_ns(passes, apart=False)]
 
     def warm_up(self, guess_ns: float, policy: Policy, idle_s: float) -> float:

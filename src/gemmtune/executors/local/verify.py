@@ -103,7 +103,7 @@ class Expected:
         pipeline = self._gpu.pipeline(kernel.wgsl, kernel_bindings(exact))
         # The values of C and bias stay those of the problem's dtypes, whatever they are kept as.
         operands = Operands(self._gpu, helpers, gemm, seed, c_dtype=exact.c)
-        workgroups = kernel.launch.workgroups
+        workgroups = kernel.launches[0].workgroups
 
         def launch(first: int, count: int) -> Any:
             return operands.dispatch(pipeline, first, count)
@@ -111,7 +111,7 @@ class Expected:
         with self._gpu.failing_as("validation"):
             watch.passes_ns([[launch(0, 0)]], apart=True)
             parts = timing.plan(watch, launch, workgroups, limit_s).parts
-            operands.reset_c()
+            operands.reset()
             watch.passes_ns([[launch(*part)] for part in parts], apart=True)
         for buffer in (operands.a, operands.b):
             buffer.destroy()
@@ -171,13 +171,16 @@ class Verifier:
             run: computes the whole of C, whatever was in it, and waits.
 
         Raises:
-            JobError: numbers are off, C's surroundings were written, or the runs differ.
+            JobError: numbers are off, what surrounds C or the workspace was written, or the runs
+                differ.
         """
-        self._operands.reset_c()
+        self._operands.reset()
         run()
+        if self._operands.workspace_overrun:
+            raise JobError("wrong_result", "writes past the end of its workspace")
         verdict = self._compare()
         self._gpu.copy(self._operands.c, self._first)
-        self._operands.reset_c()
+        self._operands.reset()
         run()
         self._same()
         return verdict
