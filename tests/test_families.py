@@ -104,6 +104,37 @@ def test_strides_between_matrices_of_a_batch_are_kept(run_kernel, device, family
             right(run_kernel, family, config, gemm, device)
 
 
+SPLITS = {
+    "tiled": {"wg_m": 8, "wg_n": 8, "lanes_n": 8, "tile_k": 8, "unroll_k": 8},
+}
+"""Families that split k among workgroups, with changes to the default that make small tiles."""
+
+
+@pytest.mark.parametrize("family", SPLITS)
+@pytest.mark.parametrize(
+    ("shape", "split_k", "kind"),
+    [
+        ("32x32x64", 2, {}),
+        ("33x20x1000", 7, {"beta": 0.5, "bias": True, "activation": "gelu"}),
+        ("1x1x257", 32, {"trans_b": True}),
+        ("3x44x203x2", 13, {"trans_a": True, "stride_c": 3 * 44 + 1}),
+        ("40x44x512x3", 16, {"a": "f16", "b": "f16", "c": "f16", "alpha": -0.5, "stride_b": 0}),
+        ("40x36x96", 3, {"a": "f16", "b": "f16", "c": "f16", "acc": "f16", "trans_b": True}),
+        ("70x68x72", 9, {"a": "f16", "c": "f16", "bias": True, "beta": 2.0}),
+    ],
+)
+@pytest.mark.parametrize("dims", ["static", "dynamic"])
+def test_sums_split_among_workgroups_are_right(
+    run_kernel, device, family, shape, split_k, kind, dims
+):
+    gemm = Gemm.parse(shape, **kind)
+    config = FAMILIES[family].default(gemm, device)
+    config = dataclasses.replace(config, **SPLITS[family], split_k=split_k, dims=dims)
+
+    assert len(render(family, config, gemm, device).launches) == 2
+    right(run_kernel, family, config, gemm, device)
+
+
 @pytest.mark.parametrize("family", PLAIN_FAMILIES)
 @settings(
     max_examples=25,

@@ -151,6 +151,8 @@ def test_config_with_an_unknown_field_is_refused():
         ({"tile_k": 64, "unroll_k": 64, "reg_m": 8, "reg_n": 8}, "bytes of workgroup memory"),
         ({"wg_m": 32, "wg_n": 32}, "1024 invocations per workgroup"),
         ({"group_m": 0}, "at least 1"),
+        ({"split_k": 0}, "at least 1"),
+        ({"split_k": 9}, "split_k 9 leaves some parts nothing of 4 steps of 16"),
     ],
 )
 def test_check_says_in_words_why_a_tiled_config_is_illegal(changes, words):
@@ -245,6 +247,27 @@ def test_tiles_of_a_launch_cover_c_once(family, data):
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
 
     assert tiles * gemm.batch == FAMILIES[family].launch(config, gemm)[0].workgroups
+
+
+def test_split_k_is_in_the_space_where_tiles_are_few_and_k_is_deep():
+    def splits(shape):
+        configs = legal_configs("tiled", Gemm.parse(shape), H100)
+        return {config.split_k for config in configs}
+
+    assert splits("64x64x65536") == {1, 2, 4, 8, 16, 32, 64, 128, 256}
+    assert splits("64x64x100") == {1}
+    assert splits("4096x4096x4096") == {1}
+
+
+def test_a_split_has_a_workspace_for_every_part_of_c():
+    gemm = Gemm.parse("100x60x4096x3")
+    config = tiled(split_k=8, tile_k=16, unroll_k=16, reg_m=4, reg_n=4)
+    main, reduce = FAMILIES["tiled"].launch(config, gemm)
+
+    assert FAMILIES["tiled"].check(config, gemm, LEAST) == ()
+    assert FAMILIES["tiled"].workspace(config, gemm) == 100 * 60 * 3 * 8 * 4
+    assert main.workgroups == 2 * 3 * 8
+    assert (reduce.entry_point, reduce.workgroups) == ("reduce", ceil_div(100 * 60 * 3 // 4, 32))
 
 
 @given(workgroups=st.integers(0, 2**31), limit=st.integers(1, 65535))

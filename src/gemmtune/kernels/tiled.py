@@ -7,7 +7,7 @@ invocation holds reg_m x reg_n sums. Works on every WebGPU device.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -19,10 +19,12 @@ from gemmtune.kernels.base import (
     Dims,
     Family,
     Launch,
+    added,
     ceil_div,
     check_launch,
     check_problem,
 )
+from gemmtune.kernels.split import check_split, passes, sharers, workspace_bytes, worthwhile
 from gemmtune.kernels.tile import TileOperand, access_width
 from gemmtune.problem import DTYPES, SIZEOF, Dtype, Gemm
 
@@ -75,6 +77,8 @@ class TiledConfig(Config):
     """Rows of tiles that are walked down before the next column of tiles."""
     dims: Dims
     """Whether m, n, k are constants of the kernel."""
+    split_k: int = added(1)
+    """Workgroups that share the sums of a tile; their parts are added up by a second pass."""
 
     @property
     def tile_m(self) -> int:
@@ -111,11 +115,17 @@ def check(config: TiledConfig, gemm: Gemm, device: Device) -> tuple[str, ...]:
     reasons = tuple(_check_shape(config, gemm))
     if TOO_SMALL in reasons:
         return reasons
-    return reasons + check_launch(launch(config, gemm), device)
+    return reasons + _check_launch(config, gemm, device)
+
+
+def _check_launch(config: TiledConfig, gemm: Gemm, device: Device) -> tuple[str, ...]:
+    return check_launch(launch(config, gemm), device, workspace(config, gemm))
 
 
 def _check_shape(c: TiledConfig, gemm: Gemm) -> Iterator[str]:
-    if min(c.wg_m, c.wg_n, c.lanes_n, c.reg_m, c.reg_n, c.tile_k, c.unroll_k, c.group_m) < 1:
+    if min(c.wg_m, c.wg_n, c.lanes_n, c.reg_m, c.reg_n, c.tile_k, c.unroll_k, c.group_m) < 1 or (
+        c.split_k < 1
+    ):
         yield TOO_SMALL
         return
     if c.vec not in (1, 2, 4):
@@ -138,6 +148,7 @@ def _check_shape(c: TiledConfig, gemm: Gemm) -> Iterator[str]:
     if c.reg_m * c.reg_n > MAX_SUMS:
         yield f"{c.reg_m * c.reg_n} sums per invocation; over {MAX_SUMS} they spill"
     yield from _check_loads(c, gemm)
+    yield from check_split(c.split_k, c.tile_k, gemm)
     if c.tile_dtype == "f16" and (gemm.a, gemm.b) != ("f16", "f16"):
         yield f"tiles in f16 would round operands in {gemm.a} and {gemm.b}"
     if gemm.acc == "f16" and c.tile_dtype != "f16":
@@ -162,12 +173,21 @@ def _check_loads(c: TiledConfig, gemm: Gemm) -> Iterator[str]:
 def launch(config: TiledConfig, gemm: Gemm) -> tuple[Launch, ...]:
     """See `Family.launch`."""
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
-    whole = Launch(
+    main = Launch(
         workgroups=tiles * gemm.batch,
         workgroup_size=(config.invocations, 1, 1),
         workgroup_storage_bytes=config.storage_bytes,
     )
-    return (whole,)
+    return passes(main, config.split_k, _c_width(config, gemm), gemm)
+
+
+def _c_width(config: TiledConfig, gemm: Gemm) -> int:
+    return access_width(config.vec, gemm.n, gemm, "c")
+
+
+def workspace(config: TiledConfig, gemm: Gemm) -> int:
+    """See `Family.workspace`."""
+    return workspace_bytes(config.split_k, gemm)
 
 
 def default(gemm: Gemm, device: Device) -> TiledConfig:
@@ -226,7 +246,8 @@ def space(gemm: Gemm, device: Device) -> Iterator[TiledConfig]:
     """See `Family.space`.
 
     Knobs that cannot matter for the problem have one value only: the order of tiles where there is
-    one row of them, f16 tiles where the operands are f32, pads where nothing is transposed.
+    one row of them, f16 tiles where the operands are f32, pads where nothing is transposed, the
+    split of k where there are tiles enough or k is not deep.
     """
     if check_problem(gemm, device):
         return
@@ -244,6 +265,19 @@ def space(gemm: Gemm, device: Device) -> Iterator[TiledConfig]:
             for config in _schedules(sizes, gemm):
                 if _fits(config, gemm, device):
                     yield config
+                    yield from _splits(config, gemm, device)
+
+
+def _splits(config: TiledConfig, gemm: Gemm, device: Device) -> Iterator[TiledConfig]:
+    """The same with k split; of the ways to move tiles only the usual one."""
+    usual = config.stages == 1 and config.prefetch and config.unroll_k == config.tile_k
+    if not usual or config.dims != "static" or config.group_m > 1:
+        return
+    tiles = launch(config, gemm)[0].workgroups
+    for split_k in worthwhile(tiles, gemm):
+        split = replace(config, split_k=split_k)
+        if _fits(split, gemm, device):
+            yield split
 
 
 def _schedules(sizes: dict[str, int], gemm: Gemm) -> Iterator[TiledConfig]:
@@ -277,7 +311,7 @@ def _schedules(sizes: dict[str, int], gemm: Gemm) -> Iterator[TiledConfig]:
 
 def _fits(config: TiledConfig, gemm: Gemm, device: Device) -> bool:
     fits = next(_check_shape(config, gemm), None) is None
-    return fits and not check_launch(launch(config, gemm), device)
+    return fits and not _check_launch(config, gemm, device)
 
 
 def _wasteful(tile: int, size: int) -> bool:
@@ -291,7 +325,8 @@ def variables(config: TiledConfig, gemm: Gemm, device: Device) -> dict[str, Any]
     return {
         "tile_m": config.tile_m,
         "tile_n": config.tile_n,
-        "c_vec": access_width(config.vec, gemm.n, gemm, "c"),
+        "c_vec": _c_width(config, gemm),
+        "sharers": sharers(config.split_k),
         "edge_m": a.edge,
         "edge_n": b.edge,
         "operands": (a, b),
@@ -332,4 +367,5 @@ FAMILY = Family(
     default=default,
     variables=variables,
     supported=check_problem,
+    workspace=workspace,
 )
