@@ -7,6 +7,7 @@ GemmtuneError
 |- DeviceError(RuntimeError)         no adapter, or not the one that was asked for
 |  `- ProblemTooLargeError           the device cannot hold or address the problem
 |- ExecutorError(RuntimeError)       the workers cannot be kept running
+|- DocumentError(ValueError)         an exported document that cannot be read, or not be made
 |- UnlockError(RuntimeError)         wgpu-native's experimental features cannot be enabled here
 |- MissingExtraError(ImportError)    a part of gemmtune whose packages are not installed
 `- StoreError(OSError)               a database that cannot be used; it is left as it was
@@ -51,6 +52,10 @@ class ProblemTooLargeError(DeviceError):
 
 class ExecutorError(GemmtuneError, RuntimeError):
     """Workers cannot be started, or keep dying before they do anything."""
+
+
+class DocumentError(GemmtuneError, ValueError):
+    """A document is not one of gemmtune's, of a newer format, or has nothing to hold."""
 
 
 class UnlockError(GemmtuneError, RuntimeError):

@@ -12,6 +12,7 @@ from gemmtune.cli.bench import add as add_bench
 from gemmtune.cli.completion import add as add_completion
 from gemmtune.cli.db import add as add_db
 from gemmtune.cli.devices import add as add_devices
+from gemmtune.cli.export import add as add_export
 from gemmtune.cli.lookup import add as add_lookup
 from gemmtune.cli.options import Parser
 from gemmtune.cli.tune import add as add_tune
@@ -23,6 +24,7 @@ _ADD_COMMANDS = (
     add_tune,
     add_lookup,
     add_bench,
+    add_export,
     add_db,
     add_unlock,
     add_completion,

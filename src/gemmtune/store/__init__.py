@@ -5,10 +5,21 @@ The only home of sqlalchemy. Does not decide what to measure, and `lookup` reads
 
 from __future__ import annotations
 
+from gemmtune.store.arrivals import Arrival
 from gemmtune.store.info import DeviceInfo, Info, ProblemInfo
 from gemmtune.store.merge import MergeReport
 from gemmtune.store.owner import Owner
 from gemmtune.store.rows import Row, Status
 from gemmtune.store.store import Store
 
-__all__ = ["DeviceInfo", "Info", "MergeReport", "Owner", "ProblemInfo", "Row", "Status", "Store"]
+__all__ = [
+    "Arrival",
+    "DeviceInfo",
+    "Info",
+    "MergeReport",
+    "Owner",
+    "ProblemInfo",
+    "Row",
+    "Status",
+    "Store",
+]

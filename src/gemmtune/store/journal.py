@@ -171,12 +171,9 @@ def retry(
 
 def device_id(connection: Connection, device: Device, now: datetime | None) -> int:
     """The row of ``device``, made or brought up to date."""
-    text = to_json_text(device.to_json())
-    connection.execute(
-        insert_if_new(connection, DEVICES).values(
-            key=device.key, hardware_key=device.hardware_key, json=text, first_seen=utc(now)
-        )
-    )
+    columns = device_columns(device)
+    text = columns["json"]
+    connection.execute(insert_if_new(connection, DEVICES).values(**columns, first_seen=utc(now)))
     connection.execute(
         update(DEVICES).where(DEVICES.c.key == device.key, DEVICES.c.json != text).values(json=text)
     )
@@ -185,12 +182,20 @@ def device_id(connection: Connection, device: Device, now: datetime | None) -> i
 
 def problem_id(connection: Connection, gemm: Gemm) -> int:
     """The row of ``gemm``, made if need be."""
-    sizes = {"m": gemm.m, "n": gemm.n, "k": gemm.k, "batch": gemm.batch}
-    text = to_json_text(gemm.to_json())
-    connection.execute(
-        insert_if_new(connection, PROBLEMS).values(key=gemm.key, kind=gemm.kind, json=text, **sizes)
-    )
+    connection.execute(insert_if_new(connection, PROBLEMS).values(**problem_columns(gemm)))
     return _id(connection, PROBLEMS, gemm.key)
+
+
+def device_columns(device: Device) -> dict[str, str]:
+    """What a device's row says of it."""
+    text = to_json_text(device.to_json())
+    return {"key": device.key, "hardware_key": device.hardware_key, "json": text}
+
+
+def problem_columns(gemm: Gemm) -> dict[str, str | int]:
+    """What a problem's row says of it."""
+    sizes = {"m": gemm.m, "n": gemm.n, "k": gemm.k, "batch": gemm.batch}
+    return sizes | {"key": gemm.key, "kind": gemm.kind, "json": to_json_text(gemm.to_json())}
 
 
 def _id(connection: Connection, table: Table, key: str) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, insert, select
+from sqlalchemy import Connection, Table, insert, select
 
 from gemmtune.store.tables import DEVICES, MEASUREMENTS, PROBLEMS, insert_if_new
 
@@ -36,11 +36,11 @@ class MergeReport:
 class History:
     """All rows of a database."""
 
-    devices: Sequence[RowMapping]
+    devices: Sequence[Mapping[Any, Any]]
     """Of table devices."""
-    problems: Sequence[RowMapping]
+    problems: Sequence[Mapping[Any, Any]]
     """Of table problems."""
-    measurements: Sequence[RowMapping]
+    measurements: Sequence[Mapping[Any, Any]]
     """Of table measurements, oldest first."""
 
     def fastest(self, top: int) -> History:
@@ -103,7 +103,7 @@ def write(target: Connection, whole: History, source: str, top: int | None = Non
 
 
 def _copy_keyed(
-    target: Connection, rows: Sequence[RowMapping], table: Table
+    target: Connection, rows: Sequence[Mapping[Any, Any]], table: Table
 ) -> tuple[dict[int, int], int]:
     """The source's numbers to the target's numbers of the same keys; how many keys were new."""
     before = set(target.execute(select(table.c.key)).scalars())
@@ -114,5 +114,5 @@ def _copy_keyed(
     return {row["id"]: ids[row["key"]] for row in rows}, len(new)
 
 
-def _without_id(row: RowMapping) -> dict[str, Any]:
+def _without_id(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(name): value for name, value in row.items() if name != "id"}

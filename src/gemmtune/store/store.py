@@ -17,8 +17,10 @@ from gemmtune.job import FailureKind, Outcome, Policy, Versions
 from gemmtune.kernels.base import Config
 from gemmtune.problem import Gemm
 from gemmtune.store import audit, journal, merge
+from gemmtune.store.arrivals import Arrival, history
 from gemmtune.store.database import Database
 from gemmtune.store.info import Info, info
+from gemmtune.store.merge import MergeReport
 from gemmtune.store.owner import Owner
 from gemmtune.store.rows import Row, read_rows, select_rows
 from gemmtune.store.tables import BEST, DEVICES, MEASUREMENTS, PROBLEMS
@@ -216,7 +218,7 @@ class Store:
 
     # Whole databases
 
-    def merge(self, other: str | Path, *, top: int | None = None) -> merge.MergeReport:
+    def merge(self, other: str | Path, *, top: int | None = None) -> MergeReport:
         """Take in what another database holds. It is only read; doing it again changes nothing.
 
         Args:
@@ -233,6 +235,21 @@ class Store:
                 history = merge.read(reading)
         with self._database.transaction(write=True) as writing:
             return merge.write(writing, history, source.where, top)
+
+    def take_in(self, device: Device, arrivals: Sequence[Arrival], source: str) -> MergeReport:
+        """Add measurements that come from elsewhere; those that are here already stay as they are.
+
+        Args:
+            device: where they were taken.
+            arrivals: the measurements.
+            source: what the report calls the place they come from.
+
+        Raises:
+            ValueError: a measurement without a finite time above 0.
+        """
+        whole = history(device, arrivals)
+        with self._database.transaction(write=True) as writing:
+            return merge.write(writing, whole, source)
 
     def compact(self) -> None:
         """Make the file small and free of its log, e.g. to ship it; only while nobody else uses it.
