@@ -20,6 +20,7 @@ from gemmtune.kernels.base import (
     Dims,
     Family,
     Launch,
+    added,
     ceil_div,
     check_launch,
     check_problem,
@@ -29,10 +30,12 @@ from gemmtune.problem import SIZEOF, Gemm
 
 Order = Literal["stream_a", "all_first"]
 Stages = Literal[1, 2]
+Source = Literal["workgroup", "storage"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 
-MAX_SUM_REGISTERS = 128
-"""32-bit registers of sums per invocation beyond which drivers spill: 4 x 4 fragments of 16 x 16
-in f32 over 32 lanes."""
+MAX_SUM_REGISTERS = 192
+"""32-bit registers of sums per invocation beyond which drivers spill, e.g. 4 x 6 fragments of
+16 x 16 in f32 over 32 lanes. Seen on an H100: 160 the fastest, 200 as slow as 96, 240 a fifth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,15 @@ class CoopmatConfig(Config):
     """Whether m, n, k are constants of the kernel."""
     checked: bool
     """Compiled with the shader compiler's bounds checks; without only where no tile has an edge."""
+    load: int = added(0)
+    """Elements that one access brings from A or B; 0: `vec`, else 8 (16 bytes)."""
+    a_from: Source = added("workgroup")
+    """Where fragments of A come from: a tile in workgroup memory, or A itself."""
+    b_from: Source = added("workgroup")
+    """The same of B."""
+    turns: int = added(1)
+    """Parts of the workgroup that take turns in the workgroup memory by which C is stored, where it
+    is not stored `direct`: more turns, less memory."""
 
     @property
     def unchecked(self) -> bool:
@@ -109,6 +121,12 @@ class CoopmatConfig(Config):
         aligned = access_width(elements, gemm.n, gemm, "c") == elements
         return plain and whole and aligned and gemm.c == gemm.acc
 
+    def out_storage_bytes(self, gemm: Gemm) -> int:
+        """Workgroup memory by which C is stored."""
+        if self.direct(gemm):
+            return 0
+        return self.subgroups // self.turns * self.frag**2 * SIZEOF[gemm.acc]
+
     def edges(self, gemm: Gemm) -> tuple[bool, bool, bool]:
         """Whether tiles may reach over the problem along m, n and k."""
         return (
@@ -119,6 +137,40 @@ class CoopmatConfig(Config):
 
     def _edge(self, size: int, tile: int) -> bool:
         return self.dims == "dynamic" or size % tile != 0
+
+    def operands(self, gemm: Gemm) -> tuple[TileOperand, TileOperand]:
+        """How A and B come; tiles keep the order that their matrix has in memory."""
+        return self._operand("a", gemm), self._operand("b", gemm)
+
+    def staged(self, gemm: Gemm) -> tuple[TileOperand, ...]:
+        """Those of the `operands` that come through workgroup memory."""
+        sources = zip(self.operands(gemm), (self.a_from, self.b_from), strict=True)
+        return tuple(o for o, source in sources if source == "workgroup")
+
+    def _operand(self, name: Literal["a", "b"], gemm: Gemm) -> TileOperand:
+        is_a = name == "a"
+        along_k = not gemm.trans_a if is_a else gemm.trans_b
+        tile, extent = (self.tile_m, gemm.m) if is_a else (self.tile_n, gemm.n)
+        edge_m, edge_n, edge_k = self.edges(gemm)
+        load = self.load if (self.a_from if is_a else self.b_from) == "workgroup" else 0
+        row = gemm.k if along_k else extent
+        return TileOperand(
+            name=name,
+            extent="M" if is_a else "N",
+            origin="m0" if is_a else "n0",
+            tile=tile,
+            tile_k=self.tile_k,
+            vec=self.vec,
+            width=access_width(load or self.vec, row, gemm, name),
+            along_k=along_k,
+            transposed=False,
+            pad=self.pad,
+            stages=self.stages,
+            threads=self.sg_size * self.subgroups,
+            edge=edge_m if is_a else edge_n,
+            edge_k=edge_k,
+            load=load,
+        )
 
 
 def supported(gemm: Gemm, device: Device) -> tuple[str, ...]:
@@ -172,21 +224,39 @@ def _check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
         yield f"order {c.order!r} is not one of {', '.join(get_args(Order))}"
     if not c.checked and any(c.edges(gemm)):
         yield "unchecked kernels need static dims that tiles divide"
-    for o in (_operand("a", c, gemm), _operand("b", c, gemm)):
-        if o.uneven:
-            yield f"{o.threads} invocations do not divide {o.name}'s tile into vectors of {c.vec}"
+    if c.turns < 1 or c.subgroups % c.turns or (c.turns > 1 and c.direct(gemm)):
+        yield f"{c.turns} turns do not divide {c.subgroups} subgroups, or C is stored without any"
+    if c.load not in (0, 8) or (c.load and c.vec != 4):
+        yield f"load is {c.load}; it must be 0, or 8 with vec 4"
+    for o, source in zip(c.operands(gemm), (c.a_from, c.b_from), strict=True):
+        if source == "storage":
+            yield from _check_storage(o, c, gemm)
+        elif source != "workgroup":
+            yield f"{o.name}_from is {source!r}, not one of {', '.join(SOURCES)}"
+        elif o.uneven:
+            yield f"{o.threads} invocations do not divide {o.name}'s tile into loads of {o.brings}"
+        elif c.load and o.width != c.load:
+            yield f"rows of {o.name} are not aligned to {2 * c.load} bytes"
+
+
+def _check_storage(o: TileOperand, c: CoopmatConfig, gemm: Gemm) -> Iterator[str]:
+    """Fragments of an operand come from memory as they are: nothing can be cut off or padded."""
+    if o.edge or o.edge_k:
+        yield f"fragments of {o.name} from storage need static dims that tiles divide"
+    # Vulkan wants pointer and stride of a fragment aligned to 16 bytes.
+    if access_width(8, gemm.k if o.along_k else getattr(gemm, o.extent.lower()), gemm, o.name) != 8:
+        yield f"rows of {o.name} are not aligned to 16 bytes, as fragments from storage must be"
 
 
 def launch(config: CoopmatConfig, gemm: Gemm) -> tuple[Launch, ...]:
     """See `Family.launch`."""
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
-    operands = (_operand("a", config, gemm), _operand("b", config, gemm))
-    vectors = sum(o.rows * o.row for o in operands) * config.stages
-    out = 0 if config.direct(gemm) else config.subgroups * config.frag**2 * SIZEOF[gemm.acc]
+    vectors = sum(o.rows * o.row for o in config.staged(gemm)) * config.stages
     whole = Launch(
         workgroups=tiles * gemm.batch,
         workgroup_size=(config.sg_size * config.subgroups, 1, 1),
-        workgroup_storage_bytes=vectors * config.vec * SIZEOF["f16"] + out,
+        workgroup_storage_bytes=vectors * config.vec * SIZEOF["f16"]
+        + config.out_storage_bytes(gemm),
     )
     return (whole,)
 
@@ -216,49 +286,62 @@ def default(gemm: Gemm, device: Device) -> CoopmatConfig:
 
 
 _GRIDS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2), (4, 4))
-_FRAGS = (1, 2, 3, 4, 6, 8)
+_FRAGS = (1, 2, 3, 4, 5, 6, 8)
 _BUFFERING: tuple[tuple[Stages, bool], ...] = ((1, False), (1, True), (2, True))
-_ORDERS: tuple[Order, ...] = get_args(Order)
+_COMPILED: tuple[tuple[Dims, bool], ...] = (("static", True), ("static", False), ("dynamic", True))
 
 
 def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
-    """See `Family.space`."""
+    """See `Family.space`.
+
+    Left out is what can hardly win: accesses smaller than rows allow, long and thin subgroups, few
+    sums per invocation where the problem has many, and pairs of knobs that add up to nothing.
+    """
     if supported(gemm, device):
         return
-    for frag, (subgroups_m, subgroups_n), frags_m, frags_n, depth, vec in product(
-        _sizes(gemm, device), _GRIDS, _FRAGS, _FRAGS, (1, 2, 4), (2, 4)
+    for frag, (subgroups_m, subgroups_n), frags_m, frags_n, depth in product(
+        _sizes(gemm, device), _GRIDS, _FRAGS, _FRAGS, (1, 2, 4)
     ):
         tile_m, tile_n = subgroups_m * frags_m * frag, subgroups_n * frags_n * frag
         if tile_m >= 2 * max(gemm.m, frag) or tile_n >= 2 * max(gemm.n, frag):
             continue
+        large = min(gemm.m, gemm.n) >= 1024
+        if max(frags_m, frags_n) > 4 * min(frags_m, frags_n) or frags_m * frags_n < 6 * large:
+            continue
+        sizes = {
+            "frag": frag,
+            "sg_size": device.subgroup_size,
+            "subgroups_m": subgroups_m,
+            "subgroups_n": subgroups_n,
+            "frags_m": frags_m,
+            "frags_n": frags_n,
+            "tile_k": depth * frag,
+        }
         one_row = tile_m >= gemm.m or tile_n >= gemm.n
-        for pad, (stages, prefetch), order, group_m, dims, checked in product(
-            (0, 8),
-            _BUFFERING,
-            _ORDERS,
-            (1,) if one_row else (1, 8),
-            DIMS,
-            (True, False),
-        ):
-            config = CoopmatConfig(
-                frag=frag,
-                sg_size=device.subgroup_size,
-                subgroups_m=subgroups_m,
-                subgroups_n=subgroups_n,
-                frags_m=frags_m,
-                frags_n=frags_n,
-                tile_k=depth * frag,
-                vec=vec,
-                pad=pad,
-                stages=stages,
-                prefetch=prefetch,
-                order=order,
-                group_m=group_m,
-                dims=dims,
-                checked=checked,
-            )
-            if _fits(config, gemm, device):
-                yield config
+        for group_m in (1,) if one_row else (1, 8):
+            for config in _schedules(sizes | {"group_m": group_m}, gemm):
+                if _fits(config, gemm, device):
+                    yield config
+
+
+def _schedules(sizes: dict[str, int], gemm: Gemm) -> Iterator[CoopmatConfig]:
+    """Every way to move tiles of these sizes."""
+    rows = ((gemm.m if gemm.trans_a else gemm.k, "a"), (gemm.k if gemm.trans_b else gemm.n, "b"))
+    aligned = min(access_width(4, row, gemm, name) for row, name in rows) == 4
+    for (dims, checked), (stages, prefetch), load in product(_COMPILED, _BUFFERING, (0, 8)):
+        plain = {"vec": 4 if aligned else 2, "dims": dims, "checked": checked, "load": load}
+        plain |= {"stages": stages, "prefetch": prefetch, "pad": 8, "order": "stream_a"}
+        yield CoopmatConfig(**sizes, **plain)
+        if stages == 1:
+            yield CoopmatConfig(**sizes, **plain, turns=2)
+        if load == 0:
+            yield CoopmatConfig(**sizes, **plain | {"order": "all_first"})
+            yield CoopmatConfig(**sizes, **plain | {"pad": 0})
+        if dims == "static" and stages == 1:
+            yield CoopmatConfig(**sizes, **plain, a_from="storage")
+            yield CoopmatConfig(**sizes, **plain, b_from="storage")
+        if dims == "static" and stages == 1 and load == 0:
+            yield CoopmatConfig(**sizes, **plain, a_from="storage", b_from="storage")
 
 
 def _fits(config: CoopmatConfig, gemm: Gemm, device: Device) -> bool:
@@ -279,32 +362,9 @@ def variables(config: CoopmatConfig, gemm: Gemm, device: Device) -> dict[str, An
         "edge_n": edge_n,
         "direct": direct,
         "c_vec": 1 if direct else access_width(4, gemm.n, gemm, "c"),
-        "operands": (_operand("a", config, gemm), _operand("b", config, gemm)),
+        "operands": config.operands(gemm),
+        "staged": config.staged(gemm),
     }
-
-
-def _operand(name: Literal["a", "b"], config: CoopmatConfig, gemm: Gemm) -> TileOperand:
-    """The journey of A's or B's tile, which keeps the order of its matrix in memory."""
-    is_a = name == "a"
-    along_k = not gemm.trans_a if is_a else gemm.trans_b
-    tile, extent = (config.tile_m, gemm.m) if is_a else (config.tile_n, gemm.n)
-    edge_m, edge_n, edge_k = config.edges(gemm)
-    return TileOperand(
-        name=name,
-        extent="M" if is_a else "N",
-        origin="m0" if is_a else "n0",
-        tile=tile,
-        tile_k=config.tile_k,
-        vec=config.vec,
-        width=access_width(config.vec, gemm.k if along_k else extent, gemm, name),
-        along_k=along_k,
-        transposed=False,
-        pad=config.pad,
-        stages=config.stages,
-        threads=config.sg_size * config.subgroups,
-        edge=edge_m if is_a else edge_n,
-        edge_k=edge_k,
-    )
 
 
 FAMILY = Family(

@@ -36,7 +36,7 @@ class TileOperand:
     vec: int
     """Elements of one vector."""
     width: int
-    """Elements of one access to memory: `vec`, or 1 where rows are not aligned."""
+    """Elements of one access to memory: those of a load, or 1 where rows are not aligned."""
     along_k: bool
     """Memory is contiguous along k."""
     transposed: bool
@@ -51,6 +51,13 @@ class TileOperand:
     """The tile may reach over the matrix along w."""
     edge_k: bool
     """The last tile may reach over the matrix along k."""
+    load: int = 0
+    """Elements that one invocation brings from memory at a time, a multiple of `vec`; 0: `vec`."""
+
+    @property
+    def brings(self) -> int:
+        """Elements of one load."""
+        return self.load or self.vec
 
     @property
     def rows(self) -> int:
@@ -65,29 +72,31 @@ class TileOperand:
 
     @property
     def loads(self) -> int:
-        """Vectors that each invocation loads."""
-        return self.tile * self.tile_k // self.vec // self.threads
+        """Loads of each invocation for one tile."""
+        return self.tile * self.tile_k // self.brings // self.threads
 
     @property
     def uneven(self) -> bool:
-        """The invocations cannot share the loads evenly, in whole rows or parts of one."""
-        if self.tile * self.tile_k % (self.vec * self.threads) or self._line == 0:
-            return True
-        return bool(self.threads % self._line and self._line % self.threads)
+        """The invocations cannot share the loads evenly."""
+        return self.tile * self.tile_k % (self.brings * self.threads) != 0 or self._line == 0
 
     @property
     def _line(self) -> int:
-        return (self.tile_k if self.along_k else self.tile) // self.vec
+        return (self.tile_k if self.along_k else self.tile) // self.brings
 
     def q(self, load: int) -> str:
-        """WGSL for the vector's place along the contiguous side of memory, in vectors."""
+        """WGSL for the load's place along the contiguous side of memory, in loads."""
         if self.threads % self._line == 0:
             return f"tid % {self._line}u"
-        return f"tid + {load * self.threads % self._line}u"
+        if self._line % self.threads == 0:
+            return f"tid + {load * self.threads % self._line}u"
+        return f"(tid + {load * self.threads}u) % {self._line}u"
 
     def r(self, load: int) -> str:
-        """WGSL for the vector's place along the other side, in elements."""
+        """WGSL for the load's place along the other side, in elements."""
         if self.threads % self._line == 0:
             first = load * self.threads // self._line
             return f"tid / {self._line}u + {first}u" if first else f"tid / {self._line}u"
-        return f"{load * self.threads // self._line}u"
+        if self._line % self.threads == 0:
+            return f"{load * self.threads // self._line}u"
+        return f"(tid + {load * self.threads}u) / {self._line}u"
