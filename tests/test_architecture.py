@@ -28,7 +28,7 @@ TEMPLATES = sorted(data_path("templates").rglob("*.j2"))
 
 LAYERS = [
     {"errors", "_data"},
-    {"problem", "device"},
+    {"problem", "device", "dialect"},
     {"kernels"},
     {"job", "render", "reference", "shapes", "validity"},
     {"schema", "unlock"},
@@ -223,7 +223,11 @@ def test_templates_use_only_what_their_family_gives(name: str) -> None:
     device = Device(features=("subgroup",), subgroup_size=32)
     fields = {field.name for field in dataclasses.fields(family.config)}
     config = family.default(gemm, device)
-    given = {"family", "gemm", "config"} | fields | set(family.variables(config, gemm, device))
+    given = (
+        {"family", "gemm", "config", "directives", "mma"}
+        | fields
+        | set(family.variables(config, gemm, device))
+    )
 
     assert inputs_of(family.template) <= given
 

@@ -182,6 +182,22 @@ def test_lookup_without_an_adapter_answers_for_any_device_and_says_so(cli: Cli) 
     assert "for any WebGPU device" in run.stderr
 
 
+@pytest.mark.parametrize("dialect", ["naga", "tint"])
+def test_lookup_prints_the_kernel_in_a_dialect(cli: Cli, dialect: str) -> None:
+    h100 = "vulkan/10de-2330/nvidia-h100-80gb-hbm3/580.159.04"
+    shape = ("lookup", "4096x4096x4096", "--dtype", "f16", "--device", h100, "--wgsl")
+
+    run = cli.run(*shape, "--json", "--dialect", dialect)
+
+    answer = json.loads(run.stdout)
+    assert answer["family"] == "coopmat"
+    assert answer["dialect"] == dialect
+    tint = "chromium-experimental-subgroup-matrix" in answer["features"]
+    assert tint == (dialect == "tint")
+    assert ("enable chromium_experimental_subgroup_matrix;" in answer["wgsl"]) == tint
+    assert ("coopLoad" in answer["wgsl"]) != tint
+
+
 def test_an_adapter_that_is_not_there_is_named_beside_those_that_are(
     cli: Cli, device: Device
 ) -> None:

@@ -22,6 +22,7 @@ from databases import DEVICE, GEMM, add, config_of, files_beside, versions_of
 from gemmtune._data import data_path
 from gemmtune.device import Device
 from gemmtune.errors import (
+    ConfigError,
     DeviceError,
     ProblemTooLargeError,
     StoreCorruptError,
@@ -466,3 +467,6 @@ def test_wgsl_is_rendered_for_the_problem_asked_for(store: Store, path: Path) ->
     assert size(100).key in found.wgsl
     assert found.kernel is found.kernel
     assert found.kernel.launches == found.launches
+    assert found.kernel_in("naga") is found.kernel
+    with pytest.raises(ConfigError, match="supported: naga, tint"):
+        found.kernel_in("spirv")

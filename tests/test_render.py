@@ -8,17 +8,20 @@ import json
 import os
 from pathlib import Path
 
+import jinja2
+import jinja2.nodes
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gemmtune import render as render_module
+from gemmtune.dialect import DIALECTS, NAGA, TINT, Dialect, dialect_of
 from gemmtune.errors import ConfigError
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.problem import DTYPES, Gemm
 from gemmtune.render import generator_hash, render, source_hash
-from strategies import LAVAPIPE, LEAST, device_of, gemms, legal_configs, model_of
+from strategies import LAVAPIPE, LEAST, MATRICES, device_of, gemms, legal_configs, model_of
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = Gemm.parse("16x16x8", a="f16", b="f16", c="f32", bias=True, activation="relu")
@@ -46,6 +49,56 @@ def test_wgsl_is_what_was_read_and_approved(family):
         path.write_text(wgsl)
 
     assert path.read_text() == wgsl
+
+
+@pytest.mark.parametrize("family", ["subgroup", "coopmat"])
+def test_wgsl_of_another_dialect_is_what_was_read_and_approved(family):
+    wgsl = render(family, small_config(family), SMALL, device_of(family), TINT).wgsl
+    path = GOLDEN / f"{family}.tint.wgsl"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(wgsl)
+
+    assert path.read_text() == wgsl
+
+
+def macros_of(dialect: Dialect) -> dict[str, list[str]]:
+    """Names of its macros, with those of their arguments."""
+    source = (render_module.data_path("templates") / dialect.macros).read_text()
+    tree = jinja2.Environment().parse(source)
+    macros = tree.find_all(jinja2.nodes.Macro)
+    return {macro.name: [argument.name for argument in macro.args] for macro in macros}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+def test_every_dialect_has_the_same_macros(dialect):
+    expected = macros_of(NAGA)
+    if not dialect.adds_matrices:
+        del expected["add"]
+
+    assert macros_of(dialect) == expected
+
+
+def test_families_without_matrices_have_one_text_but_for_what_they_declare():
+    for family in ("naive", "tiled", "subgroup"):
+        config, device = small_config(family), device_of(family)
+        texts = [render(family, config, SMALL, device, each).wgsl for each in (NAGA, TINT)]
+
+        assert texts[0] == texts[1].replace("enable subgroups;\n", "")
+
+
+def test_a_family_that_adds_matrices_is_refused_where_none_can_be_added(monkeypatch):
+    record = dataclasses.replace(FAMILIES["coopmat"], adds_matrices=True)
+    monkeypatch.setitem(FAMILIES, "coopmat", record)
+    config = small_config("coopmat")
+
+    assert render("coopmat", config, SMALL, MATRICES, NAGA).wgsl
+    with pytest.raises(ConfigError, match="coopmat adds matrices, which Dawn, so Chromium, cannot"):
+        render("coopmat", config, SMALL, MATRICES, TINT)
+
+
+def test_a_dialect_that_is_none_is_named():
+    with pytest.raises(ConfigError, match="'hlsl'; supported: naga, tint"):
+        dialect_of("hlsl")
 
 
 PROBLEMS = (
@@ -157,6 +210,13 @@ def test_kernel_names_the_features_it_needs():
     assert render("subgroup", small_config("subgroup"), SMALL, LAVAPIPE).features == (
         "shader-f16",
         "subgroup",
+    )
+
+
+def test_kernel_names_them_as_the_engine_does():
+    assert render("coopmat", small_config("coopmat"), SMALL, MATRICES, TINT).features == (
+        "shader-f16",
+        "chromium-experimental-subgroup-matrix",
     )
 
 

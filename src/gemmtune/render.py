@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemmtune._data import data_path
 from gemmtune.device import Device
+from gemmtune.dialect import NAGA, Dialect
 from gemmtune.errors import ConfigError
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import GENERATION, Config, Kernel
@@ -34,28 +35,42 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def render(family: str, config: Config, gemm: Gemm, device: Device) -> Kernel:
-    """The kernel that ``config`` of ``family`` stands for.
+@cache
+def _macros(dialect: Dialect) -> jinja2.environment.TemplateModule:
+    return _environment().get_template(dialect.macros).module
+
+
+def render(
+    family: str, config: Config, gemm: Gemm, device: Device, dialect: Dialect = NAGA
+) -> Kernel:
+    """The kernel that ``config`` of ``family`` stands for, in the WGSL of one engine.
 
     Raises:
-        ConfigError: the family's ``check`` refuses the config; the message has its reasons.
+        ConfigError: the family's ``check`` refuses the config, the message has its reasons; or the
+            dialect cannot spell what the family does.
     """
     record = FAMILIES[family]
     reasons = record.check(config, gemm, device)
     if reasons:
         raise ConfigError(f"{family} ({config.key}) cannot do {gemm.key}: {'; '.join(reasons)}")
+    if record.adds_matrices and not dialect.adds_matrices:
+        raise ConfigError(
+            f"{family} adds matrices, which {dialect.engine}, cannot; use another family there"
+        )
+    f16 = ("shader-f16",) if "f16" in {gemm.a, gemm.b, gemm.c, gemm.acc} else ()
+    features = f16 + record.features
     values: dict[str, Any] = {"family": family, "gemm": gemm, "config": config}
+    values |= {"directives": dialect.directives(features), "mma": _macros(dialect)}
     values |= asdict(config)
     values |= record.variables(config, gemm, device)
     wgsl = _environment().get_template(record.template).render(values)
-    f16 = ("shader-f16",) if "f16" in {gemm.a, gemm.b, gemm.c, gemm.acc} else ()
     return Kernel(
         family=family,
         config=config,
         wgsl=wgsl,
         launches=record.launch(config, gemm),
         workspace_bytes=record.workspace(config, gemm),
-        features=f16 + record.features,
+        features=dialect.requested(features),
         unchecked=config.unchecked,
     )
 
@@ -80,7 +95,10 @@ def source_hash(family: str) -> str:
     beside it and which a test makes us raise when the same template begins to render differently.
     """
     digest = hashlib.sha256(str(GENERATION).encode())
-    waiting, seen = [FAMILIES[family].template], set()
+    record = FAMILIES[family]
+    waiting, seen = [record.template], set()
+    if "cooperative-matrix" in record.features:
+        waiting.append(NAGA.macros)  # the dialect of everything that is measured
     while waiting:
         name = waiting.pop()
         if name not in seen:

@@ -16,6 +16,7 @@ from gemmtune.cli.options import (
 )
 from gemmtune.cli.output import duration, gflops, print_json
 from gemmtune.device import Device
+from gemmtune.dialect import DIALECTS, NAGA
 from gemmtune.errors import DeviceError, ExecutorError, MissingExtraError
 from gemmtune.lookup import Lookup, lookup
 
@@ -30,6 +31,7 @@ def add(commands: Commands) -> None:
         examples=(
             "gemmtune lookup 4096x4096x4096 --dtype f16",
             "gemmtune lookup 512x512x512 --wgsl > gemm.wgsl",
+            "gemmtune lookup 512x512x512 --dtype f16 --wgsl --dialect tint > chromium.wgsl",
             "gemmtune lookup 512x512x512 --device vulkan/10de-2330/nvidia-h100/580 --json",
         ),
     )
@@ -40,6 +42,13 @@ def add(commands: Commands) -> None:
         help="key of the device, see `gemmtune devices` (default: this machine's default adapter)",
     )
     parser.add_argument("--wgsl", action="store_true", help="print the kernel and nothing else")
+    parser.add_argument(
+        "--dialect",
+        choices=tuple(DIALECTS),
+        default=NAGA.name,
+        help=f"whose WGSL: {' or '.join(f'{d.name} ({d.engine})' for d in DIALECTS.values())};"
+        " default: %(default)s",
+    )
     add_problem(parser)
     add_database(parser, "only database to read")
     add_json(parser)
@@ -52,9 +61,9 @@ def _run(args: argparse.Namespace) -> int:
     else:
         found = lookup(gemm, device=_default_device(), path=args.db)
     if args.json:
-        print_json(_as_json(found, args.device) | ({"wgsl": found.wgsl} if args.wgsl else {}))
+        print_json(_as_json(found, args.device) | (_kernel(found, args) if args.wgsl else {}))
     elif args.wgsl:
-        print(found.wgsl, end="")
+        print(found.kernel_in(args.dialect).wgsl, end="")
     else:
         print("\n".join(_lines(found, args.device)))
     return 0
@@ -74,6 +83,11 @@ def _default_device() -> Device | None:
             file=sys.stderr,
         )
         return None
+
+
+def _kernel(found: Lookup, args: argparse.Namespace) -> dict[str, Any]:
+    kernel = found.kernel_in(args.dialect)
+    return {"dialect": args.dialect, "features": list(kernel.features), "wgsl": kernel.wgsl}
 
 
 def _as_json(found: Lookup, device_key: str | None) -> dict[str, Any]:

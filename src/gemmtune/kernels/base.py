@@ -103,7 +103,7 @@ class Kernel:
     workspace_bytes: int = 0
     """Device memory for what one pass leaves to the next; holds anything before the first."""
     features: tuple[str, ...] = ()
-    """WebGPU features that the device must be requested with."""
+    """WebGPU features that the device must be requested with, as the engine calls them."""
     unchecked: bool = False
     """Compile without the shader compiler's bounds checks and loop bounding: the kernel proves its
     own. Only ever an option that native hosts may take; the WGSL is the same."""
@@ -134,7 +134,9 @@ class Family:
     workspace: Callable[[Any, Gemm], int] = lambda _config, _gemm: 0
     """Bytes of workspace that a legal config takes; see `Kernel.workspace_bytes`."""
     features: tuple[str, ...] = ()
-    """WebGPU features that its kernels need, beside shader-f16."""
+    """Of `Device.features`, what its kernels need beside shader-f16."""
+    adds_matrices: bool = False
+    """Its kernels add native matrices, which not every dialect can."""
 
 
 def ceil_div(a: int, b: int) -> int:

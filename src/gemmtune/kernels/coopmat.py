@@ -8,13 +8,12 @@ drivers compile sizes that they do not support and return wrong results.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, get_args
 
 from gemmtune.device import Device, Fragment
 from gemmtune.kernels.base import (
-    DIMS,
     TOO_SMALL,
     Config,
     Dims,
@@ -324,24 +323,33 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
                     yield config
 
 
-def _schedules(sizes: dict[str, int], gemm: Gemm) -> Iterator[CoopmatConfig]:
+def _schedules(sizes: dict[str, Any], gemm: Gemm) -> Iterator[CoopmatConfig]:
     """Every way to move tiles of these sizes."""
     rows = ((gemm.m if gemm.trans_a else gemm.k, "a"), (gemm.k if gemm.trans_b else gemm.n, "b"))
     aligned = min(access_width(4, row, gemm, name) for row, name in rows) == 4
     for (dims, checked), (stages, prefetch), load in product(_COMPILED, _BUFFERING, (0, 8)):
-        plain = {"vec": 4 if aligned else 2, "dims": dims, "checked": checked, "load": load}
-        plain |= {"stages": stages, "prefetch": prefetch, "pad": 8, "order": "stream_a"}
-        yield CoopmatConfig(**sizes, **plain)
+        plain = CoopmatConfig(
+            **sizes,
+            vec=4 if aligned else 2,
+            pad=8,
+            stages=stages,
+            prefetch=prefetch,
+            order="stream_a",
+            dims=dims,
+            checked=checked,
+            load=load,
+        )
+        yield plain
         if stages == 1:
-            yield CoopmatConfig(**sizes, **plain, turns=2)
+            yield replace(plain, turns=2)
         if load == 0:
-            yield CoopmatConfig(**sizes, **plain | {"order": "all_first"})
-            yield CoopmatConfig(**sizes, **plain | {"pad": 0})
+            yield replace(plain, order="all_first")
+            yield replace(plain, pad=0)
         if dims == "static" and stages == 1:
-            yield CoopmatConfig(**sizes, **plain, a_from="storage")
-            yield CoopmatConfig(**sizes, **plain, b_from="storage")
+            yield replace(plain, a_from="storage")
+            yield replace(plain, b_from="storage")
         if dims == "static" and stages == 1 and load == 0:
-            yield CoopmatConfig(**sizes, **plain, a_from="storage", b_from="storage")
+            yield replace(plain, a_from="storage", b_from="storage")
 
 
 def _fits(config: CoopmatConfig, gemm: Gemm, device: Device) -> bool:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 from gemmtune.device import Device
+from gemmtune.dialect import Dialect, dialect_of
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, Kernel, Launch
 from gemmtune.problem import Gemm
@@ -46,12 +47,20 @@ class Lookup:
 
     @property
     def kernel(self) -> Kernel:
-        """The rendered kernel; made on first use."""
-        return _kernel(self.family, self.config, self.gemm, self.device)
+        """The rendered kernel for wgpu; made on first use."""
+        return self.kernel_in("naga")
+
+    def kernel_in(self, dialect: str) -> Kernel:
+        """The rendered kernel in the WGSL of naga (wgpu) or tint (Dawn, so Chromium).
+
+        Raises:
+            ConfigError: there is no such dialect, or it cannot spell what the family does.
+        """
+        return _kernel(self.family, self.config, self.gemm, self.device, dialect_of(dialect))
 
     @property
     def wgsl(self) -> str:
-        """The kernel's source."""
+        """The source of `kernel`."""
         return self.kernel.wgsl
 
     @property
@@ -66,7 +75,7 @@ class Lookup:
 
 
 @lru_cache(maxsize=256)
-def _kernel(family: str, config: Config, gemm: Gemm, device: Device) -> Kernel:
+def _kernel(family: str, config: Config, gemm: Gemm, device: Device, dialect: Dialect) -> Kernel:
     from gemmtune.render import render
 
-    return render(family, config, gemm, device)
+    return render(family, config, gemm, device, dialect)
