@@ -31,7 +31,7 @@ LAYERS = [
     {"problem", "device"},
     {"kernels"},
     {"job", "render", "reference", "shapes", "validity"},
-    {"schema", "unlock"},
+    {"schema", "unlock", "landscape"},
     {"lookup", "store", "executors"},
     {"search", "progress", "export"},
     {"tune"},
