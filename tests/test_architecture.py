@@ -32,7 +32,7 @@ LAYERS = [
     {"kernels"},
     {"job", "render", "reference", "shapes", "validity"},
     {"schema", "unlock", "landscape"},
-    {"lookup", "store", "executors"},
+    {"lookup", "store", "executors", "kerneltuner"},
     {"search", "progress", "export"},
     {"tune"},
     {"cli"},

@@ -58,7 +58,7 @@ class Recorded:
     """Wall time of timing."""
 
     @classmethod
-    def of(cls, config: Config, launch: Launch, outcome: Outcome) -> Recorded:
+    def of(cls, config: Config, launch: Launch | None, outcome: Outcome) -> Recorded:
         """What the file keeps of an outcome: six digits, and no more than that of a message."""
         result: Measurement | Failure = outcome.result
         if isinstance(result, Measurement):

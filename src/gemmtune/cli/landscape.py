@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemmtune.cli.options import Commands, add_command, add_json
+from gemmtune.cli.options import Commands, add_command, add_json, add_problem, problem
 from gemmtune.cli.output import duration, gflops, percent, print_json, print_software_note
+from gemmtune.errors import LandscapeError, UsageError
 
 if TYPE_CHECKING:
     from gemmtune.landscape import Landscape
@@ -19,7 +20,7 @@ def add(commands: Commands) -> None:
         commands,
         "landscape",
         None,
-        "look at recorded landscapes",
+        "look at recorded landscapes, exchange them with Kernel Tuner",
         examples=("gemmtune landscape info tiled.json.gz",),
     )
     below = parser.add_subparsers(
@@ -34,6 +35,74 @@ def add(commands: Commands) -> None:
     )
     info.add_argument("file", type=Path, help="landscape to read")
     add_json(info)
+    _add_export(below)
+    _add_import(below)
+
+
+def _add_export(below: Commands) -> None:
+    export = add_command(
+        below,
+        "export",
+        _export,
+        "write Kernel Tuner's T4 results, and beside them the cache that its simulation reads",
+        examples=("gemmtune landscape export tiled.json.gz h100_T4.json",),
+    )
+    export.add_argument("file", type=Path, help="landscape to read")
+    export.add_argument(
+        "t4", type=Path, help="T4 file to write, *_T4.json; the cache is named without _T4"
+    )
+
+
+def _add_import(below: Commands) -> None:
+    importing = add_command(
+        below,
+        "import",
+        _import,
+        "read a T4 or cache file of Kernel Tuner into a landscape",
+        examples=(
+            "gemmtune landscape import h100_T4.json again.json.gz",
+            "gemmtune landscape import A100.json a100.json.gz --shape 4096x4096x4096",
+        ),
+    )
+    importing.add_argument("source", type=Path, help="file to read")
+    importing.add_argument("file", type=Path, help="landscape to write, *.json.gz by custom")
+    importing.add_argument(
+        "--shape", metavar="MxNxK[xBATCH]", help="the problem's, where the file does not say it"
+    )
+    add_problem(importing)
+    importing.add_argument(
+        "--family", metavar="NAME", help="what to call the kernel (default: as the file does)"
+    )
+
+
+def _export(args: argparse.Namespace) -> int:
+    import json
+
+    from gemmtune.kerneltuner import to_cache, to_t4
+    from gemmtune.landscape import Landscape
+
+    stem = args.t4.name.removesuffix(".json")
+    if not stem.endswith("_T4"):
+        raise UsageError(f"{args.t4.name} does not end in _T4.json; Kernel Tuner expects that")
+    landscape = Landscape.read(args.file)
+    cache = args.t4.with_name(stem.removesuffix("_T4") + ".json")
+    for path, document in ((args.t4, to_t4(landscape)), (cache, to_cache(landscape))):
+        try:
+            path.write_text(json.dumps(document), encoding="utf-8")
+        except OSError as error:
+            raise LandscapeError(f"{path} cannot be written: {error.strerror}") from error
+    print(f"{len(landscape.rows)} configs in {args.t4} and {cache}")
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from gemmtune.kerneltuner import read
+
+    gemm = None if args.shape is None else problem(args, args.shape)
+    landscape = read(args.source, gemm, args.family)
+    landscape.write(args.file)
+    print_landscape(args.file, landscape, as_json=False)
+    return 0
 
 
 def _info(args: argparse.Namespace) -> int:
