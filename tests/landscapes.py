@@ -22,7 +22,7 @@ def landscape_of(executor: Executor, gemm: Gemm, family: str, most: int = 50) ->
         executor.submit(Job(id=len(rows), gemm=gemm, kernel=kernel))
         outcome = executor.next()
         assert outcome is not None
-        rows.append(Recorded.of(config, kernel.launch, outcome))
+        rows.append(Recorded.of(config, kernel.launches, outcome))
     return Landscape(
         device=device,
         gemm=gemm,

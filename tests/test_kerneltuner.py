@@ -105,7 +105,7 @@ def test_a_cache_comes_back_with_the_times_it_holds(tmp_path: Path) -> None:
     assert again.family == "tiled"
     assert [row.config for row in again.rows] == [row.config for row in landscape.rows]
     assert [row.time_ns for row in again.rows] == [row.time_ns for row in landscape.rows]
-    assert [row.launch for row in again.rows] == [row.launch for row in landscape.rows]
+    assert [row.launches for row in again.rows] == [row.launches for row in landscape.rows]
     assert [row.compile_s for row in again.rows] == [row.compile_s for row in landscape.rows]
 
 
@@ -120,7 +120,7 @@ def test_a_cache_of_another_kernel_is_read_even_if_it_was_never_closed(tmp_path:
     assert landscape.family == "Xgemm"
     first, *others = landscape.rows
     assert first.config.to_json() == {"MWG": 16, "SA": 0}
-    assert first.launch is None
+    assert first.launches == ()
     assert isinstance(first.result, Measurement)
     assert (first.result.time_ns, first.result.min_ns, first.result.repetitions) == (2e6, 1.75e6, 3)
     assert (first.compile_s, first.verify_s, first.measure_s) == (0.08, 0.2, 0.6)

@@ -22,7 +22,7 @@ from gemmtune.errors import LandscapeError
 from gemmtune.job import FAILURE_KINDS, Failure, FailureKind, Measurement, Outcome, Policy, Versions
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, Launch
-from gemmtune.landscape import Landscape, Recorded, config_class
+from gemmtune.landscape import Landscape, Recorded, config_class, config_values
 from gemmtune.problem import Gemm
 
 T4_VERSION = "1.0.0"
@@ -73,7 +73,7 @@ def _t4_row(row: Recorded) -> dict[str, Any]:
     seconds = (row.compile_s, row.verify_s, row.measure_s)
     times: dict[str, Any] = dict(zip(_TIMES, (1e3 * s for s in seconds), strict=True))
     times |= {"framework": 0.0, "search_algorithm": 0.0, "runtimes": []}
-    entry = {"configuration": row.config.to_json(), "times": times, "objectives": ["time"]}
+    entry = {"configuration": config_values(row.config), "times": times, "objectives": ["time"]}
     if isinstance(result, Failure):
         said = {"failure": result.kind, "message": result.message}
         return entry | {
@@ -98,7 +98,7 @@ def _t4_row(row: Recorded) -> dict[str, Any]:
 
 def to_cache(landscape: Landscape) -> dict[str, Any]:
     """The document that Kernel Tuner's ``tune_cache`` simulates on."""
-    configs = [row.config.to_json() for row in landscape.rows]
+    configs = [config_values(row.config) for row in landscape.rows]
     names = list(configs[0]) if configs else []
     gemm = landscape.gemm
     return {
@@ -228,13 +228,13 @@ def _recorded(
     outcome = Outcome(
         job_id=0, result=result, compile_s=compile_s, verify_s=verify_s, measure_s=measure_s
     )
-    return Recorded.of(config, _launch(config, about), outcome)
+    return Recorded.of(config, _launches(config, about), outcome)
 
 
-def _launch(config: Config, about: Landscape) -> Launch | None:
+def _launches(config: Config, about: Landscape) -> tuple[Launch, ...]:
     family = FAMILIES.get(about.family)
     if family is None or not isinstance(config, family.config):
-        return None
+        return ()
     return family.launch(config, about.gemm)
 
 

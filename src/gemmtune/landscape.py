@@ -36,7 +36,6 @@ MESSAGE_LIMIT = 300
 """Characters of a failure's message that are kept."""
 _MEASURED = tuple(f.name for f in fields(Measurement))
 _NEVER_MISSING = ("time_ns", "repetitions", "clock")
-_LAUNCH = tuple(f.name for f in fields(Launch))
 _SECONDS = ("compile_s", "verify_s", "measure_s")
 
 
@@ -46,8 +45,8 @@ class Recorded:
 
     config: Config
     """The point of the family's space."""
-    launch: Launch | None
-    """How it is dispatched; None where the file comes from a tuner that does not say."""
+    launches: tuple[Launch, ...]
+    """Its passes; none where the file comes from a tuner that does not say."""
     result: Measurement | Failure
     """Its time, or why it has none."""
     compile_s: float = 0.0
@@ -58,7 +57,7 @@ class Recorded:
     """Wall time of timing."""
 
     @classmethod
-    def of(cls, config: Config, launch: Launch | None, outcome: Outcome) -> Recorded:
+    def of(cls, config: Config, launches: tuple[Launch, ...], outcome: Outcome) -> Recorded:
         """What the file keeps of an outcome: six digits, and no more than that of a message."""
         result: Measurement | Failure = outcome.result
         if isinstance(result, Measurement):
@@ -67,7 +66,7 @@ class Recorded:
         else:
             result = Failure(kind=result.kind, message=result.message[:MESSAGE_LIMIT])
         seconds = {name: float(_rounded(getattr(outcome, name))) for name in _SECONDS}
-        return cls(config=config, launch=launch, result=result, **seconds)
+        return cls(config=config, launches=launches, result=result, **seconds)
 
     @property
     def time_ns(self) -> float | None:
@@ -201,7 +200,8 @@ def config_class(family: str, names: Sequence[str]) -> type[Config]:
     """
     if family in FAMILIES:
         known = FAMILIES[family].config
-        if sorted(f.name for f in fields(known)) == sorted(names):
+        needed = {f.name for f in fields(known) if not f.metadata}
+        if needed <= set(names) <= {f.name for f in fields(known)}:
             return known
     return _made_class(tuple(sorted(names)))
 
@@ -219,6 +219,11 @@ def _made_class(names: tuple[str, ...]) -> type[Config]:
     return cast(type[Config], made)
 
 
+def config_values(config: Config) -> dict[str, Any]:
+    """Every field of a config, sorted, also those that its JSON leaves out."""
+    return dict(sorted(asdict(config).items()))
+
+
 def _rounded(value: Any) -> Any:
     """Six digits of a float; what is no number stays nan."""
     if not isinstance(value, float):
@@ -227,14 +232,14 @@ def _rounded(value: Any) -> Any:
 
 
 def _columns(rows: Sequence[Recorded]) -> dict[str, dict[str, Any]]:
-    configs = [row.config.to_json() for row in rows]
-    launches = [asdict(row.launch) if row.launch else {} for row in rows]
+    configs = [config_values(row.config) for row in rows]
+    launches = [{"launches": [_launch_json(one) for one in row.launches]} for row in rows]
     measured = [asdict(r) if isinstance(r := row.result, Measurement) else {} for row in rows]
     failures = [asdict(r) if isinstance(r := row.result, Failure) else {} for row in rows]
     seconds = [{name: getattr(row, name) for name in _SECONDS} for row in rows]
     return {
         "config": _group(configs, tuple(configs[0]) if configs else ()),
-        "launch": _group(launches, _LAUNCH),
+        "launch": _group(launches, ("launches",)),
         "measurement": _group(measured, _MEASURED),
         "failure": _group(failures, ("kind", "message")),
         "seconds": _group(seconds, _SECONDS),
@@ -246,9 +251,7 @@ def _group(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, An
 
 
 def _plain(value: Any) -> Any:
-    """JSON has neither tuples nor nan."""
-    if isinstance(value, tuple):
-        return list(value)
+    """JSON has no nan."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -287,14 +290,17 @@ def _rows(family: str, columns: dict[str, dict[str, Any]]) -> Iterator[Recorded]
             if not 0.0 < measured["time_ns"] < math.inf:
                 raise ValueError(f"row {i} has neither a failure nor a time above 0")
             result = Measurement(**{name: _number(name, v) for name, v in measured.items()})
-        yield Recorded(config=cls(**config), launch=_launch(launch), result=result, **seconds)
+        launches = tuple(map(_launch, launch["launches"]))
+        yield Recorded(config=cls(**config), launches=launches, result=result, **seconds)
 
 
 def _number(name: str, value: Any) -> Any:
     return math.nan if value is None and name not in _NEVER_MISSING else value
 
 
-def _launch(values: dict[str, Any]) -> Launch | None:
-    if values["workgroups"] is None:
-        return None
+def _launch_json(launch: Launch) -> dict[str, Any]:
+    return asdict(launch) | {"workgroup_size": list(launch.workgroup_size)}
+
+
+def _launch(values: dict[str, Any]) -> Launch:
     return Launch(**values | {"workgroup_size": tuple(values["workgroup_size"])})

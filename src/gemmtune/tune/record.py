@@ -239,8 +239,8 @@ class _Recording:
         if outcome is None or outcome.job_id not in self._flying:
             return
         config = self._flying.pop(outcome.job_id)
-        launch = FAMILIES[self._options.family].launch(config, self.landscape.gemm)
-        row = self._rows[config] = Recorded.of(config, launch, outcome)
+        launches = FAMILIES[self._options.family].launch(config, self.landscape.gemm)
+        row = self._rows[config] = Recorded.of(config, launches, outcome)
         if row.time_ns is not None:
             self._best_ns = min(row.time_ns, self._best_ns or row.time_ns)
         self._report(
