@@ -19,12 +19,14 @@ from gemmtune.errors import DeviceError, ExecutorError, UsageError
 from gemmtune.executors import Executor, open_executor
 from gemmtune.executors.fake import DEVICE, FakeExecutor, model_ns
 from gemmtune.executors.pool import Pool, default_workers, worker_command
+from gemmtune.executors.replay import ReplayExecutor
 from gemmtune.job import FAILURE_KINDS, Failure, Job, Measurement, Outcome
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Kernel, Launch
 from gemmtune.kernels.naive import NaiveConfig
 from gemmtune.problem import Gemm
 from gemmtune.render import render
+from landscapes import landscape_of
 
 GEMM = Gemm(m=20, n=30, k=10)
 WORKER = [sys.executable, str(Path(__file__).parent / "misbehaving_worker.py")]
@@ -77,13 +79,17 @@ def pool() -> Iterator[Callable[..., Pool]]:
         one.close()
 
 
-@pytest.fixture(params=["fake", "misbehaving", "local"])
+@pytest.fixture(params=["fake", "misbehaving", "replay", "local"])
 def any_executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     """Each executor there is; a new one adds its name here."""
     if request.param == "local":
         yield request.getfixturevalue("executor")
         return
-    opened: Executor = FakeExecutor() if request.param == "fake" else Pool([*WORKER, "fine"], 2)
+    opened: Executor = FakeExecutor()
+    if request.param == "misbehaving":
+        opened = Pool([*WORKER, "fine"], 2)
+    elif request.param == "replay":
+        opened = ReplayExecutor(landscape_of(opened, GEMM, "naive"))
     yield opened
     opened.close()
 
@@ -319,7 +325,7 @@ def test_worker_command_carries_the_policy() -> None:
 
 @pytest.mark.parametrize("url", ["remote", "fake:x", ""])
 def test_an_unknown_executor_is_a_usage_error(url: str) -> None:
-    with pytest.raises(UsageError, match="use local, local:ADAPTER, fake or fake:SEED"):
+    with pytest.raises(UsageError, match=r"use local, .* fake:SEED or replay:FILE"):
         open_executor(url)
 
 

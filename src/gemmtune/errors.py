@@ -9,6 +9,7 @@ GemmtuneError
 |- ExecutorError(RuntimeError)       the workers cannot be kept running
 |- DocumentError(ValueError)         an exported document that cannot be read, or not be made
 |- UnlockError(RuntimeError)         wgpu-native's experimental features cannot be enabled here
+|- LandscapeError(OSError)           a recorded landscape that cannot be read or written
 |- MissingExtraError(ImportError)    a part of gemmtune whose packages are not installed
 `- StoreError(OSError)               a database that cannot be used; it is left as it was
    |- StoreLockedError               another process holds it for longer than we wait
@@ -69,6 +70,10 @@ class MissingExtraError(GemmtuneError, ImportError):
     def of(cls, package: str, extra: str) -> MissingExtraError:
         """``package`` could not be imported; ``extra`` of gemmtune brings it."""
         return cls(f"this needs the package {package}: pip install 'gemmtune[{extra}]'")
+
+
+class LandscapeError(GemmtuneError, OSError):
+    """A recorded landscape, or another tuner's file, cannot be read or written."""
 
 
 class StoreError(GemmtuneError, OSError):

@@ -13,8 +13,10 @@ from gemmtune.cli.completion import add as add_completion
 from gemmtune.cli.db import add as add_db
 from gemmtune.cli.devices import add as add_devices
 from gemmtune.cli.export import add as add_export
+from gemmtune.cli.landscape import add as add_landscape
 from gemmtune.cli.lookup import add as add_lookup
 from gemmtune.cli.options import Parser
+from gemmtune.cli.record import add as add_record
 from gemmtune.cli.tune import add as add_tune
 from gemmtune.cli.unlock import add as add_unlock
 from gemmtune.errors import GemmtuneError, MissingExtraError
@@ -26,6 +28,8 @@ _ADD_COMMANDS = (
     add_bench,
     add_export,
     add_db,
+    add_record,
+    add_landscape,
     add_unlock,
     add_completion,
 )

@@ -70,12 +70,23 @@ def add_database(parser: Parser, what: str = "database to use") -> None:
     )
 
 
-def add_adapter(parser: Parser) -> None:
+def add_adapter(parser: Parser | argparse._MutuallyExclusiveGroup) -> None:
     """``--adapter``."""
     parser.add_argument(
         "--adapter",
         metavar="SEL",
         help="number, or part of the name or key, of a line of `gemmtune devices`",
+    )
+
+
+def add_executor(parser: Parser) -> None:
+    """``--executor``, and `add_adapter`'s option: one or the other."""
+    group = parser.add_mutually_exclusive_group()
+    add_adapter(group)
+    group.add_argument(
+        "--executor",
+        metavar="URL",
+        help="instead of an adapter: replay:FILE answers from a recorded landscape",
     )
 
 
@@ -92,6 +103,11 @@ def add_hot(parser: Parser | argparse._ArgumentGroup) -> None:
 def policy(args: argparse.Namespace) -> Policy:
     """How time is measured, by the option of `add_hot`."""
     return Policy(cache="hot" if args.hot else "cold")
+
+
+def executor_url(args: argparse.Namespace) -> str:
+    """What `open_executor` takes for the options of `add_executor`."""
+    return str(args.executor) if args.executor is not None else adapter_url(args)
 
 
 def adapter_url(args: argparse.Namespace) -> str:

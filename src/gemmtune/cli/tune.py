@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from gemmtune.cli.options import (
     Commands,
     Parser,
-    adapter_url,
-    add_adapter,
     add_command,
     add_database,
+    add_executor,
     add_hot,
     add_json,
     add_problem,
     count,
     database,
     epilogue,
+    executor_url,
     policy,
     problem,
     seconds,
@@ -49,6 +49,7 @@ _EXAMPLES = (
     "gemmtune tune --preset llama3-8b --dtype f16 --trials 200 --seed 1",
     "gemmtune tune --shapes-file shapes.txt --family tiled --db results.db",
     "gemmtune tune --shape 512x512x512 --hot",
+    "gemmtune tune --shape 512x512x512 --family tiled --executor replay:tiled.json.gz",
 )
 
 
@@ -67,7 +68,7 @@ def add(commands: Commands) -> None:
     what.add_argument("--shapes-file", metavar="FILE", help="one shape a line; # begins a comment")
     add_problem(parser)
     _add_search(parser)
-    add_adapter(parser)
+    add_executor(parser)
     add_database(parser, "database to keep results in")
     show = parser.add_mutually_exclusive_group()
     show.add_argument("--plain", action="store_true", help="progress as plain lines")
@@ -110,7 +111,7 @@ def _run(args: argparse.Namespace) -> int:
     from gemmtune.tune import tune
 
     with Store.open(database(args, write=True)) as store:
-        executor = open_executor(adapter_url(args), workers=args.workers, policy=options.policy)
+        executor = open_executor(executor_url(args), workers=args.workers, policy=options.policy)
         print_matrices_note(executor.device)
         try:
             with Progress.open(plain=args.plain, quiet=args.quiet) as report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Protocol
 
 from gemmtune.device import Device
@@ -52,7 +53,7 @@ def open_executor(
     Args:
         url: ``local`` or ``local:SELECTOR``: worker processes on an adapter of this machine, by
             index or part of its name, backend or key, else the best. ``fake`` or ``fake:SEED``:
-            made-up times, for tests.
+            made-up times, for tests. ``replay:FILE``: what was recorded in a landscape.
         workers: processes; None: as many as suit the adapter.
         policy: how time is measured; None: the usual.
 
@@ -61,6 +62,7 @@ def open_executor(
         DeviceError: no adapter, or none that matches.
         ExecutorError: workers cannot be started.
         MissingExtraError: a package that the executor needs is not installed.
+        LandscapeError: the landscape cannot be read.
     """
     kind, _, rest = url.partition(":")
     if kind == "local":
@@ -77,7 +79,13 @@ def open_executor(
         from gemmtune.executors.fake import FakeExecutor
 
         return FakeExecutor(seed=int(rest) if rest else None)
-    raise UsageError(f"executor {url!r} is unknown; use local, local:ADAPTER, fake or fake:SEED")
+    if kind == "replay" and rest:
+        from gemmtune.executors.replay import ReplayExecutor
+
+        return ReplayExecutor.open(Path(rest))
+    raise UsageError(
+        f"executor {url!r} is unknown; use local, local:ADAPTER, fake, fake:SEED or replay:FILE"
+    )
 
 
 def list_devices() -> list[Device]:

@@ -1,14 +1,14 @@
-"""An executor with no GPU, for tests: times come from a known model, and its clock never waits."""
+"""An executor with no GPU, for tests: times come from a known model."""
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable
 from zlib import crc32
 
 from gemmtune import __version__
 from gemmtune.device import Device, Limits
+from gemmtune.executors.imagined import ImaginedExecutor
 from gemmtune.job import Failure, FailureKind, Job, Measurement, Outcome, Versions
 from gemmtune.kernels.base import Kernel, ceil_div
 from gemmtune.problem import SIZEOF, Gemm
@@ -63,8 +63,8 @@ def model_ns(gemm: Gemm, kernel: Kernel) -> float:
     )
 
 
-class FakeExecutor:
-    """An `Executor` whose workers and time are imagined.
+class FakeExecutor(ImaginedExecutor):
+    """An `Executor` that makes times up.
 
     Args:
         seed: of 1 % noise on every time; None: the model's times exactly.
@@ -79,53 +79,16 @@ class FakeExecutor:
         fails: Callable[[Job], FailureKind | None] | None = None,
         device: Device = DEVICE,
     ) -> None:
-        self.device = device
-        self.versions = Versions(
+        versions = Versions(
             driver=device.driver,
             backend=device.backend,
             wgpu="none",
             compiler="model 1",
             gemmtune=__version__,
         )
-        self.capacity = 4
-        self.now_s = 0.0
-        """Imagined time since the start."""
+        super().__init__(device, versions)
         self._seed = seed
         self._fails = fails
-        self._free_s = [0.0] * self.capacity
-        self._flying: list[tuple[float, int, Outcome]] = []
-        self._count = 0
-
-    def submit(self, job: Job) -> None:
-        """See `Executor.submit`."""
-        outcome = self._outcome(job)
-        began_s = max(heapq.heappop(self._free_s), self.now_s)
-        done_s = began_s + outcome.compile_s + outcome.verify_s + outcome.measure_s
-        heapq.heappush(self._free_s, done_s)
-        self._count += 1
-        heapq.heappush(self._flying, (done_s, self._count, outcome))
-
-    def next(self, timeout_s: float | None = None) -> Outcome | None:
-        """See `Executor.next`; imagined time passes, real time does not."""
-        if not self._flying:
-            return None
-        if timeout_s is not None and self._flying[0][0] > self.now_s + timeout_s:
-            self.now_s += timeout_s
-            return None
-        done_s, _, outcome = heapq.heappop(self._flying)
-        self.now_s = max(self.now_s, done_s)
-        return outcome
-
-    def cancel(self) -> tuple[int, ...]:
-        """See `Executor.cancel`."""
-        given_up = tuple(outcome.job_id for _, _, outcome in sorted(self._flying, key=_order))
-        self._flying.clear()
-        self._free_s = [self.now_s] * self.capacity
-        return given_up
-
-    def close(self) -> None:
-        """See `Executor.close`."""
-        self.cancel()
 
     def _outcome(self, job: Job) -> Outcome:
         kind = self._fails(job) if self._fails is not None else None
@@ -154,7 +117,3 @@ class FakeExecutor:
             verify_s=_MEASURE_S,
             measure_s=_MEASURE_S,
         )
-
-
-def _order(flight: tuple[float, int, Outcome]) -> tuple[float, int]:
-    return flight[0], flight[1]
