@@ -31,7 +31,7 @@ LAYERS = [
     {"problem", "device"},
     {"kernels"},
     {"job", "render", "reference", "shapes", "validity"},
-    {"schema", "unlock"},
+    {"probes", "schema", "unlock"},
     {"lookup", "store", "executors"},
     {"search", "progress", "export"},
     {"tune"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Protocol
 
 from gemmtune.device import Device
@@ -27,6 +28,9 @@ class Executor(Protocol):
     """The software below it."""
     capacity: int
     """Jobs worth having in flight at once; submitting more waits in the queue."""
+    on_grant: Callable[[int], None]
+    """Called with a job's id before the job is given the device, from within the other methods.
+    Until it returns the device waits. Does nothing unless it is set; `cancel` calls it for none."""
 
     def submit(self, job: Job) -> None:
         """Take a job; returns at once."""
@@ -78,6 +82,10 @@ def open_executor(
 
         return FakeExecutor(seed=int(rest) if rest else None)
     raise UsageError(f"executor {url!r} is unknown; use local, local:ADAPTER, fake or fake:SEED")
+
+
+def unheeded(job_id: int) -> None:
+    """The `Executor.on_grant` of those that nobody has set."""
 
 
 def list_devices() -> list[Device]:
