@@ -19,7 +19,7 @@ from typing import Any, Literal
 from gemmtune.device import Device
 from gemmtune.errors import DeviceError, ExecutorError
 from gemmtune.executors import unheeded
-from gemmtune.executors.fragments import Probe
+from gemmtune.executors.probing import Probe
 from gemmtune.executors.process import Event, WorkerProcess
 from gemmtune.job import Failure, FailureKind, Job, Outcome, Policy, Versions
 
