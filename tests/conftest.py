@@ -14,6 +14,7 @@ from gemmtune.executors.pool import Pool
 from gemmtune.job import Job, Outcome, Policy
 from gemmtune.kernels.base import Kernel
 from gemmtune.problem import Gemm
+from gemmtune.store import Store
 
 # These take an adapter with cooperative matrices: `make test-coop` brings one.
 collect_ignore = [] if "GEMMTUNE_EXPECT_FRAGMENTS" in os.environ else ["coop"]
@@ -23,11 +24,18 @@ QUICK = Policy(warmup_s=0.0, min_time_s=0.0, min_repetitions=3, max_repetitions=
 
 
 @pytest.fixture(scope="session")
-def executor() -> Iterator[Pool]:
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Remembers what is probed of the adapter while the tests run."""
+    with Store.open(tmp_path_factory.mktemp("probed") / "tuning.db") as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def executor(memory: Store) -> Iterator[Pool]:
     """Workers on the adapter; skips where there is none, fails where one is expected."""
     expected = os.environ.get("GEMMTUNE_EXPECT_ADAPTER")
     try:
-        opened = open_executor(f"local:{expected or ''}", workers=1, policy=QUICK)
+        opened = open_executor(f"local:{expected or ''}", workers=1, policy=QUICK, memory=memory)
     except DeviceError as error:
         if expected is not None:
             pytest.fail(f"GEMMTUNE_EXPECT_ADAPTER={expected}: {error}", pytrace=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gemmtune.device import Device
 from gemmtune.job import Failure, Measurement, Outcome, Policy, Versions
-from gemmtune.kernels.base import Config
+from gemmtune.kernels.base import Config, Needs
 from gemmtune.kernels.naive import NaiveConfig
 from gemmtune.problem import Gemm
 from gemmtune.render import generator_hash
@@ -64,6 +64,7 @@ def begin(
     owner: Owner = OWNER,
     policy: Policy = POLICY,
     deadline_s: float = 60.0,
+    needs: Needs | None = None,
 ) -> int | None:
     return store.begin(
         device,
@@ -76,6 +77,7 @@ def begin(
         seed=7,
         owner=owner,
         deadline_s=deadline_s,
+        needs=needs,
     )
 
 

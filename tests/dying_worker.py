@@ -1,6 +1,6 @@
-"""A worker that is asked to try fragments and does what its first argument says of some of them.
+"""A worker that is asked about a device and does what its first argument says of some questions.
 
-The argument maps sizes and dtypes to a word, as JSON: ``{"8 f16 f32": "die"}``.
+The argument maps `Question.key`s, or parts of them, to a word, as JSON: ``{"8 f16 f32": "die"}``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import os
 import sys
 import time
 from typing import Any
+
+from gemmtune.probes import Question
 
 
 def say(op: str, **content: Any) -> None:
@@ -21,12 +23,21 @@ words = json.loads(sys.argv[1])
 if words.get("opening") == "die":
     os._exit(101)
 say("opened")
-for one in json.loads(sys.argv[sys.argv.index("--fragments") + 1]):
-    word = words.get(f"{one['size']} {one['ab']} {one['acc']}", "right")
+for line in sys.stdin:
+    key = Question.from_json(json.loads(line)["question"]).key
+    with open(words.get("log", os.devnull), "a", encoding="utf-8") as log:
+        log.write(key + "\n")
+    word = next((word for part, word in words.items() if part in key), "right")
     if word == "die":
+        sys.stderr.write("the driver fell over\n")
         os._exit(101)
     if word == "hang":
         time.sleep(3600)
-    say("fragment", wrong="" if word == "right" else word, lost=word == "lost")
+    if word == "right":
+        number = 49152 if key == "workgroup_memory" else 1
+        say("finding", answer={"number": number, "detail": ""})
+        continue
+    kind = "device_lost" if word == "lost" else "wrong_result"
+    say("finding", failure={"kind": kind, "message": word})
     if word == "lost":
         os._exit(0)

@@ -31,7 +31,7 @@ LAYERS = [
     {"problem", "device", "dialect"},
     {"kernels"},
     {"job", "render", "reference", "shapes", "validity"},
-    {"schema", "unlock", "landscape"},
+    {"probes", "schema", "unlock", "landscape"},
     {"lookup", "store", "executors", "kerneltuner"},
     {"search", "progress", "export"},
     {"tune"},

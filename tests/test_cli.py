@@ -12,16 +12,19 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import gemmtune
+from gemmtune.cli.devices import _lines
 from gemmtune.cli.options import count, seconds
 from gemmtune.cli.output import print_table
-from gemmtune.device import Device
+from gemmtune.device import Device, Fragment
 from gemmtune.errors import UsageError
+from strategies import LAVAPIPE, MATRICES
 
 COMMAND = [sys.executable, "-m", "gemmtune"]
 NO_ADAPTER = {
@@ -259,6 +262,27 @@ def test_devices_names_one_default_and_every_key(cli: Cli, device: Device) -> No
     assert [entry["default"] for entry in found].count(True) == 1
     assert device.key in [entry["key"] for entry in found]
     assert device.key in cli.run("devices").stdout
+
+
+def test_devices_say_how_matrices_are_loaded_and_what_a_multiprocessor_holds() -> None:
+    every = {"workgroup": (1, 2, 4), "storage": (1, 2, 4)}
+    fragments = (
+        Fragment(size=8, ab="f16", acc="f32", **every),
+        Fragment(size=16, ab="f16", acc="f32", **every),
+    )
+    device = replace(MATRICES, fragments=fragments, resident_workgroup_bytes=49152)
+    text = "\n".join(_lines(0, device, default=False))
+    assert (
+        "from workgroup memory by 1, 2 or 4 and from storage memory by 1, 2 or 4 elements" in text
+    )
+    assert "49152 bytes of workgroup memory on a multiprocessor" in text
+
+    narrow = Fragment(size=8, ab="f16", acc="f32", workgroup=(4,))
+    device = replace(MATRICES, fragments=(narrow, fragments[1]))
+    text = "\n".join(_lines(0, device, default=False))
+    assert "8 f16 -> f32: from workgroup memory by 4 elements; 16 f16 -> f32: from" in text
+    assert "unknown: more workgroup memory" in text
+    assert "not asked" in "\n".join(_lines(0, LAVAPIPE, default=True))
 
 
 def test_devices_say_which_matrices_they_have_or_why_none(cli: Cli, device: Device) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from conftest import QUICK
 from gemmtune.errors import DeviceError, ExecutorError, UsageError
-from gemmtune.executors import Executor, open_executor
+from gemmtune.executors import Executor, open_executor, unheeded
 from gemmtune.executors.fake import DEVICE, FakeExecutor, model_ns
 from gemmtune.executors.pool import Pool, default_workers, worker_command
 from gemmtune.executors.replay import ReplayExecutor
@@ -115,6 +115,21 @@ def test_every_job_has_one_outcome(any_executor: Executor, make_job: Callable[[i
     assert all(isinstance(outcome.result, Measurement) for outcome in outcomes)
 
 
+def test_every_job_is_announced_before_it_has_the_device(
+    any_executor: Executor, make_job: Callable[[int], Job]
+) -> None:
+    announced: list[int] = []
+    any_executor.on_grant = announced.append
+    for job_id in range(3):
+        any_executor.submit(make_job(job_id))
+
+    while (outcome := any_executor.next()) is not None:
+        assert outcome.job_id in announced
+
+    any_executor.on_grant = unheeded
+    assert sorted(announced) == [0, 1, 2]
+
+
 def test_next_is_none_at_once_with_nothing_in_flight(any_executor: Executor) -> None:
     assert any_executor.next() is None
     assert any_executor.next(timeout_s=100.0) is None
@@ -183,6 +198,36 @@ def test_a_dead_worker_costs_one_job_and_its_last_words_are_kept(
     assert "\n" not in failure(running).message
     assert fine is not None
     assert fine.ok
+
+
+def test_a_job_that_only_compiles_is_never_announced(pool: Callable[..., Pool]) -> None:
+    workers = pool()
+    announced: list[int] = []
+    workers.on_grant = announced.append
+    workers.submit(told(1, "die fine"))
+    workers.submit(told(2, "fine die"))
+    workers.submit(told(3, "hang fine", compile_limit_s=0.3))
+
+    assert len(everything(workers)) == 3
+
+    assert announced == [2]
+
+
+def test_jobs_that_are_cancelled_while_they_wait_are_not_announced(
+    pool: Callable[..., Pool],
+) -> None:
+    workers = pool(workers=2)
+    announced: list[int] = []
+    workers.on_grant = announced.append
+    workers.submit(told(1, "fine hang"))
+    workers.submit(told(2, "fine hang"))
+    while not announced:
+        workers.next(0.05)
+    workers.next(0.3)
+
+    assert sorted(workers.cancel()) == [1, 2]
+
+    assert len(announced) == 1
 
 
 def test_a_lost_device_costs_one_job(pool: Callable[..., Pool]) -> None:

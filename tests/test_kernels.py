@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gemmtune.device import Device, Limits
+from gemmtune.device import Device, Fragment, Limits
 from gemmtune.errors import ConfigError
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import (
@@ -19,10 +19,12 @@ from gemmtune.kernels.base import (
     check_launch,
     grid,
     pack_params,
+    residents,
 )
 from gemmtune.kernels.subgroup import SubgroupConfig
 from gemmtune.kernels.tiled import TiledConfig
 from gemmtune.problem import DTYPES, Gemm
+from gemmtune.render import render
 from strategies import (
     DEVICES,
     H100,
@@ -303,3 +305,42 @@ def test_params_have_the_layout_of_the_uniform_struct():
 
 def test_limits_of_an_unknown_device_are_those_of_the_specification():
     assert Limits() == LEAST.limits
+
+
+def test_residents_is_how_many_fit_the_memory_of_a_multiprocessor() -> None:
+    def launch(size_bytes: int) -> Launch:
+        return Launch(workgroups=1, workgroup_size=(32, 1, 1), workgroup_storage_bytes=size_bytes)
+
+    probed = dataclasses.replace(MATRICES, resident_workgroup_bytes=48 * 1024)
+
+    found = [residents(launch(kib * 1024), probed) for kib in (12, 16, 17, 24, 25, 48)]
+    assert found == [4, 3, 2, 2, 1, 1]
+    assert residents(launch(0), probed) is None
+    assert residents(launch(1024), MATRICES) is None
+
+
+def test_coopmat_loads_only_as_was_probed_to_be_right() -> None:
+    narrow = Fragment(size=16, ab="f16", acc="f32", workgroup=(1, 2), storage=(1,))
+    device = dataclasses.replace(MATRICES, fragments=(narrow,))
+    gemm = Gemm(m=128, n=128, k=128, a="f16", b="f16")
+    family = FAMILIES["coopmat"]
+
+    default = family.default(gemm, device)
+
+    assert family.check(default, gemm, device) == ()
+    assert default.vec == 2
+    wide = dataclasses.replace(default, vec=4)
+    assert any("4 elements at a time" in reason for reason in family.check(wide, gemm, device))
+    assert {config.vec for config in family.space(gemm, device)} == {2}
+
+
+def test_a_kernel_says_what_it_needs() -> None:
+    gemm = Gemm(m=128, n=128, k=128, a="f16", b="f16")
+    kernel = render("coopmat", FAMILIES["coopmat"].default(gemm, MATRICES), gemm, MATRICES)
+
+    needs = kernel.needs
+
+    assert set(needs.features) == {"cooperative-matrix", "shader-f16"}
+    assert needs.subgroup_size == 32
+    assert needs.invocations_per_workgroup == 128
+    assert needs.workgroup_storage_bytes == kernel.launches[0].workgroup_storage_bytes > 0

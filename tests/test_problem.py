@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given
 
-from gemmtune.device import Device
+from gemmtune.device import Device, Fragment
 from gemmtune.errors import ProblemError
 from gemmtune.problem import Gemm
-from strategies import H100, LAVAPIPE, LEAST, gemms
+from strategies import H100, LAVAPIPE, LEAST, MATRICES, gemms
 
 
 @pytest.mark.parametrize(
@@ -76,9 +77,30 @@ def test_sizes_count_gaps_between_matrices_of_a_batch():
     assert gemm.flops == 2 * 2 * 3 * 4 * 3
 
 
-@pytest.mark.parametrize("device", [LEAST, LAVAPIPE, H100])
+PROBED = dataclasses.replace(
+    MATRICES,
+    fragments=(Fragment(size=8, ab="f16", acc="f32", workgroup=(4,), storage=(1, 2)),),
+    resident_workgroup_bytes=49152,
+)
+
+
+@pytest.mark.parametrize("device", [LEAST, LAVAPIPE, H100, MATRICES, PROBED])
 def test_devices_survive_json(device):
-    assert device == Device.from_json(device.to_json())
+    data = json.loads(json.dumps(device.to_json()))
+
+    assert device == Device.from_json(data)
+
+
+def test_a_device_that_was_written_down_before_probes_of_loads_is_read():
+    data = MATRICES.to_json()
+    del data["resident_workgroup_bytes"]
+    data["fragments"] = [{"size": 16, "ab": "f16", "acc": "f32"}]
+
+    device = Device.from_json(data)
+
+    assert device.resident_workgroup_bytes == 0
+    assert device.fragment(16, "f16", "f32") == Fragment(size=16, ab="f16", acc="f32")
+    assert device.fragment(8, "f16", "f32") is None
 
 
 def test_device_key_is_stable_text_of_adapter_backend_and_driver():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -48,10 +49,12 @@ from gemmtune.errors import (
     StoreVersionError,
 )
 from gemmtune.job import FAILURE_KINDS, Failure, Measurement, Outcome, Policy
+from gemmtune.kernels.base import Needs
+from gemmtune.probes import Answer
 from gemmtune.problem import Gemm
 from gemmtune.render import generator_hash
 from gemmtune.schema import SCHEMA
-from gemmtune.store import Store
+from gemmtune.store import BestInfo, Store
 from strategies import LAVAPIPE, gemms
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -206,6 +209,9 @@ def test_reap_marks_rows_of_dead_processes_and_no_others(store: Store) -> None:
     restarted = replace(OWNER, start=OWNER.start[:-1] + "x") if OWNER.start else dead
     mine = begin(store, config_of(0))
     lost = [begin(store, config_of(1), owner=dead), begin(store, config_of(2), owner=restarted)]
+    for number in (mine, *lost):
+        assert number is not None
+        store.grant(number)
 
     assert [row.id for row in store.reap()] == lost
 
@@ -222,6 +228,28 @@ def test_reap_marks_rows_of_dead_processes_and_no_others(store: Store) -> None:
     assert begin(store, config_of(1)) is None
 
 
+def test_what_had_not_got_the_device_when_its_tuner_died_runs_again_once(store: Store) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    dead = replace(OWNER, pid=child.pid)
+    first = begin(store, owner=dead)
+
+    assert [row.id for row in store.reap()] == [first]
+    assert store.measurements(DEVICE.key, GEMM.key) == []
+    second = begin(store, owner=dead)
+    assert second is not None
+    assert [row.id for row in store.reap()] == [second]
+
+    (row,) = store.measurements(DEVICE.key, GEMM.key)
+    assert isinstance(row.result, Failure)
+    assert "compiling, for the second time" in row.result.message
+    assert begin(store) is None
+    assert store.retry() == 1
+    begin(store, owner=dead)
+    store.reap()
+    assert store.measurements(DEVICE.key, GEMM.key) == []
+
+
 def test_reap_waits_for_the_deadline_of_other_hosts(store: Store) -> None:
     begin(store, owner=replace(OWNER, host="elsewhere"), deadline_s=60.0)
     assert store.reap() == []
@@ -231,6 +259,7 @@ def test_reap_waits_for_the_deadline_of_other_hosts(store: Store) -> None:
 def test_a_late_outcome_overrules_the_reaper(store: Store) -> None:
     number = begin(store, owner=replace(OWNER, host="elsewhere"), deadline_s=-1.0)
     assert number is not None
+    store.grant(number)
     store.reap()
     assert store.finish(number, outcome(measurement(100.0)))
     assert store.best()[0].time_ns == 100.0
@@ -314,6 +343,42 @@ def test_best_is_the_fastest_row_and_ties_break_by_config(store: Store) -> None:
     assert store.best(DEVICE.key, "another") == []
 
 
+def test_times_under_different_policies_are_never_one_best(store: Store) -> None:
+    hot = replace(POLICY, cache="hot")
+    add(store, 100.0, config_of(0))
+    add(store, 50.0, config_of(1), policy=hot)
+    add(store, 40.0, config_of(2), policy=hot)
+
+    assert [(row.policy, row.time_ns) for row in store.best(DEVICE.key, GEMM.key)] == [
+        (POLICY.key, 100.0),
+        (hot.key, 40.0),
+    ]
+    (problem,) = store.info().devices[0].problems
+    assert problem.best == (
+        BestInfo(policy=POLICY.key, time_ns=100.0),
+        BestInfo(policy=hot.key, time_ns=40.0),
+    )
+    assert store.check() == []
+
+
+def test_what_a_kernel_needs_is_in_its_row(store: Store, path: Path) -> None:
+    needs = Needs(
+        features=("subgroup",),
+        subgroup_size=32,
+        workgroup_storage_bytes=4096,
+        invocations_per_workgroup=128,
+        workspace_bytes=0,
+        unchecked=False,
+    )
+    begin(store, config_of(0), needs=needs)
+    begin(store, config_of(1))
+    connection = sqlite3.connect(path)
+    found = [row[0] for row in connection.execute("SELECT needs FROM measurements ORDER BY id")]
+    connection.close()
+    assert json.loads(found[0]) == needs.to_json() | {"features": ["subgroup"]}
+    assert found[1] is None
+
+
 def test_since_id_leaves_out_what_was_seen(store: Store) -> None:
     first, second = add(store, 1.0, config_of(0)), add(store, 2.0, config_of(1))
     found = store.measurements(DEVICE.key, GEMM.key, since_id=first)
@@ -355,7 +420,11 @@ def test_info_counts_everything(store: Store, path: Path) -> None:
     assert info.size_bytes > 0
     (device,) = info.devices
     (problem,) = device.problems
-    assert (device.key, problem.key, problem.best_ns) == (DEVICE.key, GEMM.key, 100.0)
+    assert (device.key, problem.key, problem.best) == (
+        DEVICE.key,
+        GEMM.key,
+        (BestInfo(policy=POLICY.key, time_ns=100.0),),
+    )
 
 
 # Checking
@@ -414,7 +483,7 @@ def test_check_notices_a_view_that_was_tampered_with(path: Path) -> None:
     edit(
         path,
         "CREATE VIEW best AS SELECT id AS measurement_id, device_id, problem_id, '' AS device, "
-        f"'' AS problem, time_ns FROM measurements WHERE id = {slow}",
+        f"'' AS problem, policy, time_ns FROM measurements WHERE id = {slow}",
     )
     with Store.open(path) as store:
         assert store.check() == [f"best shows measurement {slow} where 1 is the fastest"]
@@ -557,6 +626,89 @@ def test_readers_see_what_is_committed_while_a_writer_is_open(store: Store, path
         assert reader.info().ok == 2
 
 
+def test_merge_takes_the_newer_description_of_a_device(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.db", tmp_path / "two.db"
+    probed = replace(DEVICE, resident_workgroup_bytes=49152)
+    with Store.open(one) as older:
+        add(older, 100.0)
+    with Store.open(two) as newer:
+        add(newer, 100.0, config_of(1), device=probed)
+    with Store.open(one) as target:
+        target.merge(two)
+        assert target.devices() == [probed]
+    with Store.open(one) as target:
+        add(target, 100.0, config_of(2))
+        target.merge(two)
+        assert target.devices() == [DEVICE]
+
+
+# What was probed
+
+BASIS = '{"wgpu":"0.32.0"}'
+
+
+def test_findings_come_back_as_they_were_written(store: Store) -> None:
+    answer = Answer(number=49152, detail="[[1024, 1.5]]")
+    failure = Failure(kind="device_lost", message="gone")
+    for question, finding in (("one", answer), ("two", failure)):
+        store.begin_probe(DEVICE, BASIS, question)
+        store.finish_probe(DEVICE, BASIS, question, finding)
+
+    assert store.findings(DEVICE, BASIS) == {"one": answer, "two": failure}
+    assert store.findings(DEVICE, "another basis") == {}
+    assert store.findings(replace(DEVICE, driver="581"), BASIS) == {}
+
+
+def test_a_process_that_died_over_a_question_is_known_to_have(store: Store, path: Path) -> None:
+    child = python(
+        """
+        import os, sys
+        from databases import DEVICE
+        from gemmtune.store import Store
+
+        Store.open(sys.argv[1]).begin_probe(DEVICE, sys.argv[2], "deadly")
+        os.kill(os.getpid(), 9)
+        """,
+        path,
+        BASIS,
+    )
+    child.communicate()
+    store.begin_probe(DEVICE, BASIS, "being asked")
+
+    (finding,) = store.findings(DEVICE, BASIS).values()
+    assert isinstance(finding, Failure)
+    assert finding.kind == "crash"
+    assert store.retry(kinds=["timeout"]) == 0
+    assert store.retry(device_key="another") == 0
+    assert store.retry() == 1
+    assert store.findings(DEVICE, BASIS) == {}
+
+
+def test_probing_does_not_overwrite_what_is_known_of_a_device(store: Store) -> None:
+    probed = replace(DEVICE, resident_workgroup_bytes=49152)
+    store.describe(probed)
+    store.begin_probe(DEVICE, BASIS, "again")
+
+    assert store.devices() == [probed]
+
+
+def test_merge_brings_findings_along_and_keeps_those_there_are(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.db", tmp_path / "two.db"
+    with Store.open(two) as source:
+        source.finish_probe(DEVICE, BASIS, "both", Answer(number=2))
+        source.finish_probe(DEVICE, BASIS, "new", Answer(number=2))
+        source.begin_probe(DEVICE, BASIS, "being asked")
+    with Store.open(one) as target:
+        add(target, 100.0)
+        target.finish_probe(DEVICE, BASIS, "both", Answer(number=1))
+        for _ in range(2):
+            target.merge(two)
+            assert target.findings(DEVICE, BASIS) == {
+                "both": Answer(number=1),
+                "new": Answer(number=2),
+            }
+
+
 # What can be wrong with a file
 
 
@@ -565,9 +717,15 @@ def test_every_schema_that_was_shipped_opens(number: int, path: Path) -> None:
     fixture = FIXTURES / f"schema{number}.db"
     before = files_beside(fixture)
     with Store.open(fixture, read_only=True) as store:
-        assert store.info().ok == 5
+        info = store.info()
+        assert (info.ok, info.schema) == (4 + number, number)
+        assert store.best(DEVICE.key, GEMM.key)[0].time_ns == 100.0
+        assert store.findings(DEVICE, "{}").keys() <= {"right", "wrong"}
     assert files_beside(fixture) == before
 
+    with Store.open(path) as target:
+        assert target.merge(fixture).measurements == 5 + number
+    path.unlink()
     shutil.copy(fixture, path)
     with Store.open(path) as store:
         assert [row.result for row in store.reap()] == [None]
@@ -576,6 +734,39 @@ def test_every_schema_that_was_shipped_opens(number: int, path: Path) -> None:
         assert {device.name for device in store.devices()} == {DEVICE.name, LAVAPIPE.name}
         add(store, 1.0)
         assert store.info().schema == SCHEMA
+    assert schema_of(path) == schema_of(FIXTURES / f"schema{SCHEMA}.db")
+
+
+def schema_of(path: Path) -> dict[str, object]:
+    """The columns of every table and view, in no order."""
+    connection = sqlite3.connect(path)
+    names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
+    found = {
+        name: sorted(
+            (column, kind)
+            for _, column, kind, *_ in connection.execute(f"PRAGMA table_info({name})")
+        )
+        for name in names
+    }
+    connection.close()
+    return found
+
+
+def test_processes_that_find_an_old_schema_migrate_it_once(path: Path) -> None:
+    shutil.copy(FIXTURES / "schema1.db", path)
+    code = """
+    import sys
+    from gemmtune.store import Store
+
+    with Store.open(sys.argv[1]) as store:
+        print(store.check())
+    """
+    children = [python(code, path) for _ in range(3)]
+    for child in children:
+        printed, _ = child.communicate()
+        assert child.returncode == 0
+        assert "damaged" not in printed
+    assert schema_of(path) == schema_of(FIXTURES / f"schema{SCHEMA}.db")
 
 
 def test_an_empty_file_becomes_a_database(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -38,6 +38,21 @@ class Fragment:
     """Dtype of A and B: f16 or f32."""
     acc: str
     """Dtype of the sums: f16 or f32."""
+    workgroup: tuple[int, ...] = (1, 2, 4)
+    """Elements per pointee (1: scalar, 2, 4: vectors) with which loads from workgroup memory are
+    right, rows and columns alike."""
+    storage: tuple[int, ...] = ()
+    """The same of loads straight from a storage buffer."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Fragment:
+        """The inverse of `to_json`; loads that were not asked about are as by default."""
+        loads = {name: tuple(data[name]) for name in ("workgroup", "storage") if name in data}
+        return cls(size=data["size"], ab=data["ab"], acc=data["acc"], **loads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +81,9 @@ class Device:
     """Features that the adapter has and wgpu-native does not grant: it calls them experimental."""
     fragments: tuple[Fragment, ...] = ()
     """Native matrix multiply-adds, probed by number, sorted; none without cooperative-matrix."""
+    resident_workgroup_bytes: int = 0
+    """Workgroup memory of a multiprocessor, probed by speed: so much do all workgroups that are on
+    it at once hold together. 0: not known, or no limit that could be felt."""
 
     @property
     def key(self) -> str:
@@ -92,14 +110,17 @@ class Device:
         """Whether the adapter offers this WebGPU feature."""
         return feature in self.features
 
+    def fragment(self, size: int, ab: str, acc: str) -> Fragment | None:
+        """The fragment of these sizes and dtypes; None where it does not work here."""
+        wanted = (size, ab, acc)
+        return next((f for f in self.fragments if (f.size, f.ab, f.acc) == wanted), None)
+
     def to_json(self) -> dict[str, Any]:
         """All fields, sorted; limits nested."""
         data: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         data["features"] = list(self.features)
         data["refused"] = list(self.refused)
-        data["fragments"] = [
-            {"size": one.size, "ab": one.ab, "acc": one.acc} for one in self.fragments
-        ]
+        data["fragments"] = [one.to_json() for one in self.fragments]
         data["limits"] = {f.name: getattr(self.limits, f.name) for f in fields(Limits)}
         return dict(sorted(data.items()))
 
@@ -113,7 +134,7 @@ class Device:
             **{k: v for k, v in data.items() if k in known},
             features=tuple(data.get("features", ())),
             refused=tuple(data.get("refused", ())),
-            fragments=tuple(Fragment(**one) for one in data.get("fragments", ())),
+            fragments=tuple(Fragment.from_json(one) for one in data.get("fragments", ())),
             limits=Limits(**limits),
         )
 

@@ -25,17 +25,18 @@ from gemmtune.errors import (
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 
-SCHEMA = 1
+SCHEMA = 2
 """Number of the schema this code writes. Every lower number still opens."""
 
 BEST_VIEW = """
 CREATE VIEW best AS
-SELECT measurement_id, device_id, problem_id, device, problem, family, config_key, time_ns, spread
+SELECT measurement_id, device_id, problem_id, device, problem, policy, family, config_key, time_ns,
+       spread
 FROM (
     SELECT m.id AS measurement_id, m.device_id, m.problem_id, d.key AS device, p.key AS problem,
-           m.family, m.config_key, m.time_ns, m.spread,
+           m.policy, m.family, m.config_key, m.time_ns, m.spread,
            ROW_NUMBER() OVER (
-               PARTITION BY m.device_id, m.problem_id
+               PARTITION BY m.device_id, m.problem_id, m.policy
                ORDER BY m.time_ns, m.family, m.config_key, m.uuid
            ) AS place
     FROM measurements m
@@ -45,7 +46,8 @@ FROM (
 ) ranked
 WHERE place = 1
 """
-"""The fastest verified measurement of each problem on each device; ties break one way only."""
+"""The fastest verified measurement of each problem on each device under each measurement policy,
+for times under different ones do not compare; ties break one way only."""
 
 LEADERS_QUERY = """
 SELECT problem, family, config, time_ns, driver, backend, wgpu, compiler, generator_hash, policy

@@ -7,16 +7,18 @@ from dataclasses import replace
 
 from gemmtune.device import Device, Fragment
 from gemmtune.executors import list_devices
-from gemmtune.executors.fragments import FEATURE, probe_fragments
 from gemmtune.executors.probe import check_library
+from gemmtune.executors.probing import FEATURE, probe
 from gemmtune.job import Measurement, Outcome
 from gemmtune.kernels.base import Kernel
 from gemmtune.kernels.naive import NaiveConfig
 from gemmtune.problem import Gemm
 from gemmtune.render import render
+from gemmtune.store import Store
 from gemmtune.unlock import Status
 
-NEEDED = Fragment(size=8, ab="f16", acc="f32")
+LOADS = (1, 2, 4)
+NEEDED = Fragment(size=8, ab="f16", acc="f32", workgroup=LOADS, storage=LOADS)
 
 
 def test_the_library_that_wgpu_ships_refuses_and_its_copy_grants(unlocked: Status) -> None:
@@ -36,15 +38,16 @@ def test_workers_have_the_feature_and_the_fragment(device: Device) -> None:
     assert list(device.fragments) == sorted(device.fragments)
 
 
-def test_the_list_of_devices_tells_the_same(device: Device) -> None:
-    assert device in list_devices()
+def test_the_list_of_devices_tells_the_same(device: Device, memory: Store) -> None:
+    assert device in list_devices(memory)
 
 
-def test_what_was_found_is_remembered(device: Device) -> None:
-    probe = probe_fragments(replace(device, fragments=()), "")
+def test_what_was_found_is_remembered(device: Device, memory: Store) -> None:
+    again = probe(replace(device, fragments=()), "", memory, ("/nonexistent/worker",))
 
-    assert not probe.fresh
-    assert probe.device == device
+    assert not again.fresh
+    assert again.device == device
+    assert device in memory.devices()
 
 
 def test_an_unchecked_kernel_runs(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gemmtune.cli.memory import memory
 from gemmtune.cli.options import (
     Commands,
     adapter_url,
@@ -114,7 +115,8 @@ def _run(args: argparse.Namespace) -> int:
         raise UsageError(f"nothing to time: {gemm.shape} has a size of 0")
     from gemmtune.executors import open_executor
 
-    executor = open_executor(adapter_url(args), policy=policy(args))
+    with memory() as store:
+        executor = open_executor(adapter_url(args), policy=policy(args), memory=store)
     try:
         entries = _measured(executor, gemm, _entries(executor, gemm, args.db), args.rounds)
         device = executor.device

@@ -20,7 +20,7 @@ from gemmtune.cli.output import duration, print_json, print_table
 from gemmtune.job import FAILURE_KINDS
 
 if TYPE_CHECKING:
-    from gemmtune.store import Info, Store
+    from gemmtune.store import Info, ProblemInfo, Store
 
 
 def add(commands: Commands) -> None:
@@ -118,11 +118,21 @@ def _print_problems(info: Info) -> None:
         print(f"\n{device.key}")
         headers = ("problem", "measured", "failed", "running", "best")
         rows = [
-            (p.key, str(p.ok), str(p.failed), str(p.running), duration(p.best_ns))
-            for p in device.problems
+            (p.key, str(p.ok), str(p.failed), str(p.running), _best(p)) for p in device.problems
         ]
         if rows:
             print_table(headers, rows)
+
+
+def _best(problem: ProblemInfo) -> str:
+    """The fastest times, e.g. ``1.2 ms cold, 0.9 ms hot``, or under their policies' whole keys."""
+    words = [best.policy.split("/")[1:2] for best in problem.best]
+    clear = all(words.count(word) == 1 and word for word in words)
+    times = [
+        f"{duration(best.time_ns)} {word[0] if clear else best.policy}"
+        for best, word in zip(problem.best, words, strict=True)
+    ]
+    return ", ".join(times) or duration(None)
 
 
 def _merge(args: argparse.Namespace) -> int:

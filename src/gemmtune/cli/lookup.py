@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from gemmtune.cli.memory import memory
 from gemmtune.cli.options import (
     Commands,
     add_command,
@@ -75,7 +76,8 @@ def _default_device() -> Device | None:
         from gemmtune.executors import list_devices
         from gemmtune.executors.local.adapters import choose
 
-        devices = list_devices()
+        with memory() as store:
+            devices = list_devices(store)
         return devices[choose(devices)]
     except (DeviceError, ExecutorError, MissingExtraError) as error:
         print(

@@ -111,7 +111,9 @@ def _run(args: argparse.Namespace) -> int:
     from gemmtune.tune import tune
 
     with Store.open(database(args, write=True)) as store:
-        executor = open_executor(executor_url(args), workers=args.workers, policy=options.policy)
+        executor = open_executor(
+            executor_url(args), workers=args.workers, policy=options.policy, memory=store
+        )
         print_matrices_note(executor.device)
         try:
             with Progress.open(plain=args.plain, quiet=args.quiet) as report:

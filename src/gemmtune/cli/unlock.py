@@ -36,14 +36,10 @@ def _run(args: argparse.Namespace) -> int:
         _print(args, status())
         return 0
     from gemmtune.executors import require_wgpu
-    from gemmtune.executors.fragments import forget_fragments
     from gemmtune.executors.probe import check_library
 
     require_wgpu()
-    found = unlock(check=check_library)
-    # A driver that died of a fragment the last time gets another chance.
-    forget_fragments()
-    _print(args, found)
+    _print(args, unlock(check=check_library))
     return 0
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from gemmtune.device import Device
 from gemmtune.errors import MissingExtraError, UsageError
 from gemmtune.job import Job, Outcome, Policy, Versions
+from gemmtune.probes import Memory
 
 
 class Executor(Protocol):
@@ -28,6 +30,9 @@ class Executor(Protocol):
     """The software below it."""
     capacity: int
     """Jobs worth having in flight at once; submitting more waits in the queue."""
+    on_grant: Callable[[int], None]
+    """Called with a job's id before the job is given the device, from within the other methods.
+    Until it returns the device waits. Does nothing unless it is set; `cancel` calls it for none."""
 
     def submit(self, job: Job) -> None:
         """Take a job; returns at once."""
@@ -46,7 +51,11 @@ class Executor(Protocol):
 
 
 def open_executor(
-    url: str = "local", *, workers: int | None = None, policy: Policy | None = None
+    url: str = "local",
+    *,
+    workers: int | None = None,
+    policy: Policy | None = None,
+    memory: Memory | None = None,
 ) -> Executor:
     """The executor that ``url`` names.
 
@@ -56,6 +65,7 @@ def open_executor(
             made-up times, for tests. ``replay:FILE``: what was recorded in a landscape.
         workers: processes; None: as many as suit the adapter.
         policy: how time is measured; None: the usual.
+        memory: what was probed of the adapter, e.g. a `Store`; None: it is probed again.
 
     Raises:
         UsageError: there is no such executor.
@@ -67,14 +77,11 @@ def open_executor(
     kind, _, rest = url.partition(":")
     if kind == "local":
         require_wgpu()
-        from gemmtune.executors.fragments import probe_fragments
         from gemmtune.executors.pool import Pool, worker_command
+        from gemmtune.executors.probing import probe
 
-        return Pool(
-            worker_command(rest, policy or Policy()),
-            workers,
-            probe=lambda device: probe_fragments(device, rest),
-        )
+        command = worker_command(rest, policy or Policy())
+        return Pool(command, workers, probe=lambda device: probe(device, rest, memory))
     if kind == "fake" and (not rest or rest.isdecimal()):
         from gemmtune.executors.fake import FakeExecutor
 
@@ -88,8 +95,15 @@ def open_executor(
     )
 
 
-def list_devices() -> list[Device]:
+def unheeded(job_id: int) -> None:
+    """The `Executor.on_grant` of those that nobody has set."""
+
+
+def list_devices(memory: Memory | None = None) -> list[Device]:
     """Every adapter of this machine, in the order of the indices that ``local:`` takes.
+
+    Args:
+        memory: what was probed of them, e.g. a `Store`; None: they are probed again.
 
     Raises:
         MissingExtraError: wgpu is not installed.
@@ -98,7 +112,7 @@ def list_devices() -> list[Device]:
     require_wgpu()
     from gemmtune.executors.probe import list_devices as probe
 
-    return probe()
+    return probe(memory)
 
 
 def require_wgpu() -> None:

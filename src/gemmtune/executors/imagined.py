@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from gemmtune.device import Device
+from gemmtune.executors import unheeded
 from gemmtune.job import Job, Outcome, Versions
 
 CAPACITY = 4
@@ -24,11 +26,13 @@ class ImaginedExecutor(ABC):
         self.device = device
         self.versions = versions
         self.capacity = CAPACITY
+        self.on_grant: Callable[[int], None] = unheeded
         self.now_s = 0.0
         """Imagined time since the start."""
         self._free_s = [0.0] * self.capacity
         self._flying: list[tuple[float, int, Outcome]] = []
         self._count = 0
+        self._granted: set[int] = set()
 
     @abstractmethod
     def _outcome(self, job: Job) -> Outcome:
@@ -42,6 +46,7 @@ class ImaginedExecutor(ABC):
         heapq.heappush(self._free_s, done_s)
         self._count += 1
         heapq.heappush(self._flying, (done_s, self._count, outcome))
+        self._grant()
 
     def next(self, timeout_s: float | None = None) -> Outcome | None:
         """See `Executor.next`; imagined time passes, real time does not."""
@@ -52,12 +57,22 @@ class ImaginedExecutor(ABC):
             return None
         done_s, _, outcome = heapq.heappop(self._flying)
         self.now_s = max(self.now_s, done_s)
+        self._granted.discard(outcome.job_id)
+        self._grant()
         return outcome
+
+    def _grant(self) -> None:
+        """The device is that job's which will be done first."""
+        if self._flying and self._flying[0][2].job_id not in self._granted:
+            job_id = self._flying[0][2].job_id
+            self._granted.add(job_id)
+            self.on_grant(job_id)
 
     def cancel(self) -> tuple[int, ...]:
         """See `Executor.cancel`."""
         given_up = tuple(outcome.job_id for _, _, outcome in sorted(self._flying, key=_order))
         self._flying.clear()
+        self._granted.clear()
         self._free_s = [self.now_s] * self.capacity
         return given_up
 

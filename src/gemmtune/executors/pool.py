@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from gemmtune.device import Device
 from gemmtune.errors import DeviceError, ExecutorError
-from gemmtune.executors.fragments import Probe
+from gemmtune.executors import unheeded
+from gemmtune.executors.probing import Probe
 from gemmtune.executors.process import Event, WorkerProcess
 from gemmtune.job import Failure, FailureKind, Job, Outcome, Policy, Versions
 
@@ -117,6 +118,7 @@ class Pool:
         # How often a job has ended in a way that other processes on the device may have felt.
         self._disasters = 0
         self._closed = False
+        self.on_grant: Callable[[int], None] = unheeded
         self.capacity = max(1, workers or 1)
         try:
             self.device, self.versions = self._first_hello()
@@ -170,6 +172,7 @@ class Pool:
         self._drain()
         given_up = [task.job.id for task in self._waiting]
         self._waiting.clear()
+        self._ready.clear()  # so that none of them is granted what another one leaves
         for worker in list(self._workers.values()):
             if worker.task is not None:
                 given_up.append(worker.task.job.id)
@@ -260,6 +263,9 @@ class Pool:
     def _grant(self) -> None:
         """Lets the next worker that is ready have the device, if nobody has it."""
         if self._running is None and self._ready:
+            task = self._ready[0].task
+            if task is not None:
+                self.on_grant(task.job.id)
             worker = self._running = self._ready.popleft()
             worker.turn("running")
             idle_s = min(time.monotonic() - self._released_s, 1e6)

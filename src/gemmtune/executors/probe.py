@@ -10,16 +10,20 @@ from typing import Any
 
 from gemmtune.device import Device
 from gemmtune.errors import ExecutorError
-from gemmtune.executors.fragments import FEATURE, probe_fragments
+from gemmtune.executors.probing import FEATURE, probe
 from gemmtune.executors.process import Event, WorkerProcess
+from gemmtune.probes import Memory
 from gemmtune.unlock import Check
 
 LIMIT_S = 60.0
 """For each question."""
 
 
-def list_devices() -> list[Device]:
+def list_devices(memory: Memory | None = None) -> list[Device]:
     """Every adapter, with what only a kernel can tell; without where its driver dies of that.
+
+    Args:
+        memory: remembers what was probed.
 
     Raises:
         ExecutorError: the list itself could not be had.
@@ -29,7 +33,7 @@ def list_devices() -> list[Device]:
         raise ExecutorError(
             f"listing the adapters failed: a driver crashed or did not answer ({found})"
         )
-    return [_probed(index, device) for index, device in enumerate(found)]
+    return [_probed(index, device, memory) for index, device in enumerate(found)]
 
 
 def check_library(library: Path) -> Check:
@@ -49,13 +53,11 @@ def check_library(library: Path) -> Check:
     return Check(verdict="failed", message="; ".join(map(str, answers)))
 
 
-def _probed(index: int, device: Device) -> Device:
-    if not device.has("subgroup") and not device.refused:
-        return device
+def _probed(index: int, device: Device, memory: Memory | None) -> Device:
     answer = _ask("--probe", str(index))
     if isinstance(answer, str):
         return replace(device, refused=())
-    return probe_fragments(answer[0], str(index)).device
+    return probe(answer[0], str(index), memory).device
 
 
 def _ask(*arguments: str, library: Path | None = None) -> list[Device] | str:

@@ -6,8 +6,9 @@
     {"op": "job", "job": ...}               {"op": "ready"} once compiled, or an outcome
     {"op": "grant", "idle_s": ...}          {"op": "outcome", "outcome": ...}
 
-With ``--list`` or ``--probe`` it says {"op": "devices", ...} instead, with ``--fragments``
-{"op": "opened"} and, in order, {"op": "fragment", "wrong": ..., "lost": ...} of each, and ends.
+With ``--list`` or ``--probe`` it says {"op": "devices", ...} instead and ends. With ``--answer`` it
+says {"op": "opened"}, and to each {"op": "question", "question": ...} either {"op": "finding",
+"answer": ...} or {"op": "finding", "failure": ...}.
 It touches the device only between ``grant`` and ``outcome``, apart from compiling. It ends when its
 input does, whatever it is doing, so it never outlives its parent. What it, or the driver, says on
 its way out is on stderr.
@@ -26,9 +27,9 @@ import traceback
 from dataclasses import asdict
 from typing import IO, Any
 
-from gemmtune.device import Fragment
 from gemmtune.errors import GemmtuneError
 from gemmtune.job import Failure, Job, Outcome, Policy
+from gemmtune.probes import Question
 
 
 def _arguments() -> argparse.Namespace:
@@ -37,7 +38,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--policy", default="{}", help="fields of Policy as JSON")
     parser.add_argument("--list", action="store_true", help="print all adapters and end")
     parser.add_argument("--probe", type=int, help="print this adapter, with subgroup size, and end")
-    parser.add_argument("--fragments", help="try these fragments, a list as JSON, and end")
+    parser.add_argument("--answer", action="store_true", help="answer questions about it")
     return parser.parse_args()
 
 
@@ -77,20 +78,17 @@ def _list(protocol: IO[str], probe: int | None) -> None:
     _say(protocol, "devices", devices=[device.to_json() for device in devices])
 
 
-def _try_fragments(protocol: IO[str], selector: str, fragments: list[Fragment]) -> None:
-    from gemmtune.executors.local.fragments import wrongness
-    from gemmtune.executors.local.gpu import Gpu, JobError
+def _answer(protocol: IO[str], inbox: queue.SimpleQueue[dict[str, Any]], selector: str) -> None:
+    from gemmtune.executors.local.answers import answer
+    from gemmtune.executors.local.gpu import Gpu
 
     gpu = Gpu(selector)
     _say(protocol, "opened")
-    for fragment in fragments:
-        lost = False
-        try:
-            wrong = wrongness(gpu, fragment)
-        except JobError as error:
-            wrong, lost = str(error), error.kind == "device_lost"
-        _say(protocol, "fragment", wrong=wrong, lost=lost)
-        if lost:
+    while True:
+        finding = answer(gpu, Question.from_json(inbox.get()["question"]))
+        word = "failure" if isinstance(finding, Failure) else "answer"
+        _say(protocol, "finding", **{word: asdict(finding)})
+        if isinstance(finding, Failure) and finding.kind == "device_lost":
             return
 
 
@@ -137,9 +135,8 @@ def main() -> None:
     try:
         if arguments.list or arguments.probe is not None:
             _list(protocol, arguments.probe)
-        elif arguments.fragments is not None:
-            fragments = [Fragment(**one) for one in json.loads(arguments.fragments)]
-            _try_fragments(protocol, arguments.selector, fragments)
+        elif arguments.answer:
+            _answer(protocol, inbox, arguments.selector)
         else:
             _serve(protocol, inbox, arguments.selector, Policy(**json.loads(arguments.policy)))
     except GemmtuneError as error:

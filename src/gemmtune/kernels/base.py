@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -84,6 +85,28 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a kernel asks of a device; part of every row, for readers who cannot render it."""
+
+    features: tuple[str, ...]
+    """WebGPU features."""
+    subgroup_size: int
+    """Lanes that a subgroup must have; 0: any, or none at all."""
+    workgroup_storage_bytes: int
+    """Workgroup memory of one workgroup, of the pass that takes most."""
+    invocations_per_workgroup: int
+    """Of one workgroup, of the pass that has most."""
+    workspace_bytes: int
+    """See `Kernel.workspace_bytes`."""
+    unchecked: bool
+    """See `Kernel.unchecked`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
     """Rendered WGSL and how to launch it.
 
@@ -107,6 +130,18 @@ class Kernel:
     unchecked: bool = False
     """Compile without the shader compiler's bounds checks and loop bounding: the kernel proves its
     own. Only ever an option that native hosts may take; the WGSL is the same."""
+
+    @property
+    def needs(self) -> Needs:
+        """What it asks of a device."""
+        return Needs(
+            features=self.features,
+            subgroup_size=getattr(self.config, "sg_size", 0),
+            workgroup_storage_bytes=max(one.workgroup_storage_bytes for one in self.launches),
+            invocations_per_workgroup=max(math.prod(one.workgroup_size) for one in self.launches),
+            workspace_bytes=self.workspace_bytes,
+            unchecked=self.unchecked,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +223,17 @@ def check_problem(gemm: Gemm, device: Device) -> tuple[str, ...]:
         if gemm.elements(operand) >= 2**32:
             reasons.append(f"{operand} has {gemm.elements(operand)} elements, over 2^32 - 1")
     return tuple(reasons)
+
+
+def residents(launch: Launch, device: Device) -> int | None:
+    """Workgroups that workgroup memory lets a multiprocessor hold at once.
+
+    None where memory is no limit: the kernel uses none, or how much a multiprocessor has is not
+    known. Registers and slots for threads may allow fewer. Speed depends on it, legality does not.
+    """
+    if not (device.resident_workgroup_bytes and launch.workgroup_storage_bytes):
+        return None
+    return max(1, device.resident_workgroup_bytes // launch.workgroup_storage_bytes)
 
 
 def check_launch(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, get_args
 
-from gemmtune.device import Device, Fragment
+from gemmtune.device import Device
 from gemmtune.kernels.base import (
     TOO_SMALL,
     Config,
@@ -186,7 +186,8 @@ def supported(gemm: Gemm, device: Device) -> tuple[str, ...]:
 
 def _sizes(gemm: Gemm, device: Device) -> tuple[int, ...]:
     """Fragment sizes that work, the largest first."""
-    fits = {one.size for one in device.fragments if (one.ab, one.acc) == ("f16", gemm.acc)}
+    loadable = [one for one in device.fragments if one.workgroup]
+    fits = {one.size for one in loadable if (one.ab, one.acc) == ("f16", gemm.acc)}
     return tuple(sorted(fits, reverse=True))
 
 
@@ -206,8 +207,11 @@ def _check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
     if min(*counts, c.subgroups_m, c.vec) < 1:
         yield TOO_SMALL
         return
-    if Fragment(size=c.frag, ab="f16", acc=gemm.acc) not in device.fragments:
+    fragment = device.fragment(c.frag, "f16", gemm.acc)
+    if fragment is None:
         yield f"fragments of {c.frag} x {c.frag} with sums in {gemm.acc} do not work here"
+    elif c.vec not in fragment.workgroup:
+        yield f"fragments loaded {c.vec} elements at a time from workgroup memory are wrong here"
     if c.sg_size != device.subgroup_size:
         yield f"made for subgroups of {c.sg_size}, the device has {device.subgroup_size}"
     registers = c.frags_m * c.frags_n * c.frag**2 // c.sg_size * SIZEOF[gemm.acc] // 4
@@ -263,6 +267,7 @@ def launch(config: CoopmatConfig, gemm: Gemm) -> tuple[Launch, ...]:
 def default(gemm: Gemm, device: Device) -> CoopmatConfig:
     """2 x 2 subgroups of up to 64 x 64, or of one fragment; see `Family.default`."""
     frag = next(iter(_sizes(gemm, device)), 16)
+    fragment = device.fragment(frag, "f16", gemm.acc)
     size = max(device.subgroup_size, 1)
     frags = 4 if frag == 16 and size >= 32 and min(gemm.m, gemm.n) >= 256 else 2
     return CoopmatConfig(
@@ -273,7 +278,7 @@ def default(gemm: Gemm, device: Device) -> CoopmatConfig:
         frags_m=frags,
         frags_n=frags,
         tile_k=2 * frag,
-        vec=4,
+        vec=4 if fragment is None else max(fragment.workgroup),
         pad=8,
         stages=1,
         prefetch=True,

@@ -6,7 +6,7 @@ The only home of sqlalchemy. Does not decide what to measure, and `lookup` reads
 from __future__ import annotations
 
 from gemmtune.store.arrivals import Arrival
-from gemmtune.store.info import DeviceInfo, Info, ProblemInfo
+from gemmtune.store.info import BestInfo, DeviceInfo, Info, ProblemInfo
 from gemmtune.store.merge import MergeReport
 from gemmtune.store.owner import Owner
 from gemmtune.store.rows import Row, Status
@@ -14,6 +14,7 @@ from gemmtune.store.store import Store
 
 __all__ = [
     "Arrival",
+    "BestInfo",
     "DeviceInfo",
     "Info",
     "MergeReport",

@@ -67,7 +67,7 @@ def history(device: Device, arrivals: Sequence[Arrival]) -> History:
         )
         claims.add(claim)
     return History(
-        devices=[{"id": 1, "first_seen": first} | device_columns(device)],
+        devices=[{"id": 1, "first_seen": first, "described_at": first} | device_columns(device)],
         problems=[{"id": numbers[key]} | problem_columns(gemm) for key, gemm in gemms.items()],
         measurements=list(measurements.values()),
     )

@@ -104,16 +104,19 @@ def _best(connection: Connection) -> Iterator[str]:
     """The view against the same thing worked out from every row."""
     columns = [
         MEASUREMENTS.c[name]
-        for name in ("device_id", "problem_id", "time_ns", "family", "config_key", "uuid", "id")
+        for name in (
+            *("device_id", "problem_id", "policy"),
+            *("time_ns", "family", "config_key", "uuid", "id"),
+        )
     ]
-    fastest: dict[tuple[int, int], tuple[Any, ...]] = {}
-    for device, problem, *order in connection.execute(
+    fastest: dict[tuple[int, int, str], tuple[Any, ...]] = {}
+    for device, problem, policy, *order in connection.execute(
         select(*columns).where(MEASUREMENTS.c.status == "ok", MEASUREMENTS.c.time_ns.is_not(None))
     ).all():
-        here = (device, problem)
+        here = (device, problem, policy)
         fastest[here] = min(fastest.get(here, tuple(order)), tuple(order))
-    view = select(BEST.c.device_id, BEST.c.problem_id, BEST.c.measurement_id)
-    shown = {(device, problem): row for device, problem, row in connection.execute(view)}
+    view = select(BEST.c.device_id, BEST.c.problem_id, BEST.c.policy, BEST.c.measurement_id)
+    shown = {tuple(where): row for *where, row in connection.execute(view)}
     for here in sorted(set(fastest) | set(shown)):
         expected = fastest[here][-1] if here in fastest else None
         if shown.get(here) != expected:
@@ -124,5 +127,5 @@ def _orphans(connection: Connection, now: datetime | None) -> Iterator[str]:
     for row in orphans(connection, now):
         yield (
             f"measurement {row.id} is marked running by process {row.owner.pid} of "
-            f"{row.owner.host}, which is gone; the next `gemmtune tune` marks it as crashed"
+            f"{row.owner.host}, which is gone; the next `gemmtune tune` clears it up"
         )

@@ -6,20 +6,22 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from gemmtune.errors import (
     MissingExtraError,
     StoreError,
     StoreLockedError,
     StoreReadOnlyError,
+    StoreVersionError,
 )
 from gemmtune.schema import (
+    SCHEMA,
     connect_read_only,
     foreign,
     header_of,
@@ -28,6 +30,7 @@ from gemmtune.schema import (
     store_error,
     translated,
 )
+from gemmtune.store.migrate import migrate
 from gemmtune.store.tables import MEASUREMENTS, META, create_all
 
 
@@ -44,6 +47,8 @@ class Database:
     """The SQLite file; None behind any other URL."""
     read_only: bool
     """Nothing can be written through it."""
+    schema: int
+    """Number of the schema that it had when it was opened."""
 
     def __init__(
         self, path_or_url: str | Path, *, create: bool, read_only: bool, busy_timeout_s: float
@@ -139,30 +144,60 @@ class Database:
     def _prepare(self, *, create: bool) -> None:
         """Leave with the right schema in place, or raise before anything is written."""
         with self.transaction() as connection:
-            known = self._holds_schema(connection)
+            known = self._schema_of(connection)
         if not known and not create:
             raise StoreError(f"{self.where} is empty; `gemmtune tune` fills it")
+        self.schema = known or SCHEMA
         if self.read_only:
+            if self.schema < SCHEMA:
+                self._read_a_migrated_copy()
             return
         if self.path is not None:
             self._use_wal(self.path)
         # Asked again under the write lock: another process may have been first. It also finds
         # out now, not after minutes of measuring, that nothing can be written.
         with self.transaction(write=True) as connection:
-            if not self._holds_schema(connection):
+            known = self._schema_of(connection)
+            if not known:
                 create_all(connection, _created_by())
+            elif known < SCHEMA:
+                migrate(connection, known)
+        self.schema = SCHEMA
 
-    def _holds_schema(self, connection: Connection) -> bool:
-        """Whether this is a database of gemmtune's that this code reads; False: it is new."""
+    def _read_a_migrated_copy(self) -> None:
+        """From now on, read the older file as it is now, in memory and in today's schema."""
+        if self.path is None:
+            raise StoreVersionError(
+                f"{self.where} has schema {self.schema}, which is older than {SCHEMA}: "
+                f"`gemmtune tune` and `gemmtune db merge` bring it up to date"
+            )
+        with self.errors(), closing(self._connect(self.path)) as source:
+            image = _migrated(source, self.schema)
+
+        def copy() -> sqlite3.Connection:
+            memory = _in_memory()
+            memory.deserialize(image)
+            return memory
+
+        self._engine.dispose()
+        self._engine = create_engine("sqlite://", creator=copy, poolclass=NullPool)
+
+    def _schema_of(self, connection: Connection) -> int:
+        """The schema's number where this is a database of ours that this code reads; 0: it is new.
+
+        Raises:
+            StoreError: it is somebody else's, or of a later gemmtune.
+        """
         tables = set(inspect(connection).get_table_names())
         ours = {META.name, MEASUREMENTS.name}
         if not ours <= tables:
             if tables and self.path is not None:
                 raise foreign(self.where)
-            return False
+            return 0
         numbers = connection.execute(select(META.c.schema)).scalars().all()
-        require_schema(numbers[0] if len(numbers) == 1 else None, self.where)
-        return True
+        number = numbers[0] if len(numbers) == 1 else 0
+        require_schema(number, self.where)
+        return number
 
     def _use_wal(self, path: Path) -> None:
         """Switch to WAL; SQLite does not wait for others by itself while it does that."""
@@ -213,6 +248,24 @@ def _server_engine(url: URL) -> Engine:
         raise MissingExtraError(
             f"{url.drivername} needs the package {error.name}: pip install {error.name}"
         ) from error
+
+
+def _in_memory() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+
+
+def _migrated(source: sqlite3.Connection, number: int) -> bytes:
+    """The database ``source`` of schema ``number`` in today's schema, as SQLite serializes it."""
+    memory = _in_memory()
+    source.backup(memory)
+    engine = create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
+    with engine.begin() as connection:
+        migrate(connection, number)
+    image = bytearray(memory.serialize())
+    engine.dispose()
+    # There is no write-ahead log in memory: https://www.sqlite.org/fileformat.html#ffvnum
+    image[18:20] = b"\1\1"
+    return bytes(image)
 
 
 def _created_by() -> str:

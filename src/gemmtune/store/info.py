@@ -10,6 +10,16 @@ from gemmtune.store.tables import BEST, DEVICES, MEASUREMENTS, META, PROBLEMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BestInfo:
+    """The fastest of those that were timed in one way; times of different ways do not compare."""
+
+    policy: str
+    """Key of the measurement policy."""
+    time_ns: float
+    """Median time of one whole GEMM."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProblemInfo:
     """One problem on one device."""
 
@@ -21,8 +31,8 @@ class ProblemInfo:
     """Configs with a reason instead."""
     running: int
     """Configs not ended."""
-    best_ns: float | None
-    """The fastest time; None without any."""
+    best: tuple[BestInfo, ...]
+    """The fastest time under each policy, by policy; empty without any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +73,7 @@ class Info:
     """By key."""
 
 
-def info(connection: Connection, where: str, size_bytes: int) -> Info:
+def info(connection: Connection, where: str, size_bytes: int, schema: int) -> Info:
     """Count everything."""
     meta = connection.execute(select(META)).mappings().one()
     counts = func.count().label("count")
@@ -77,7 +87,7 @@ def info(connection: Connection, where: str, size_bytes: int) -> Info:
     return Info(
         where=where,
         size_bytes=size_bytes,
-        schema=meta["schema"],
+        schema=schema,
         created_by=meta["created_by"],
         created_at=meta["created_at"],
         ok=totals.get("ok", 0),
@@ -102,8 +112,10 @@ def _devices(connection: Connection) -> tuple[DeviceInfo, ...]:
     counts: dict[tuple[int, str], dict[str, int]] = {}
     for device, problem, status, count in connection.execute(counted).all():
         counts.setdefault((device, problem), {})[status] = count
-    best = select(BEST.c.device_id, BEST.c.problem, BEST.c.time_ns)
-    times = {(device, problem): ns for device, problem, ns in connection.execute(best)}
+    columns = (BEST.c.device_id, BEST.c.problem, BEST.c.policy, BEST.c.time_ns)
+    times: dict[tuple[int, str], list[BestInfo]] = {}
+    for device, problem, policy, ns in connection.execute(select(*columns).order_by(*columns)):
+        times.setdefault((device, problem), []).append(BestInfo(policy=policy, time_ns=ns))
     return tuple(
         DeviceInfo(
             key=device["key"],
@@ -114,7 +126,7 @@ def _devices(connection: Connection) -> tuple[DeviceInfo, ...]:
                     ok=by_status.get("ok", 0),
                     failed=by_status.get("failed", 0),
                     running=by_status.get("running", 0),
-                    best_ns=times.get((number, problem)),
+                    best=tuple(times.get((number, problem), ())),
                 )
                 for (number, problem), by_status in sorted(counts.items())
                 if number == device["id"]

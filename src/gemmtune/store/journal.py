@@ -26,10 +26,18 @@ from gemmtune.store.rows import (
     select_rows,
     to_json_text,
 )
-from gemmtune.store.tables import DEVICES, MEASUREMENTS, PROBLEMS, claim_of, insert_if_new, utc
+from gemmtune.store.tables import (
+    DEVICES,
+    INTERRUPTED,
+    MEASUREMENTS,
+    PROBLEMS,
+    claim_of,
+    insert_if_new,
+    utc,
+)
 
 CRASH_MESSAGE = (
-    "the tuner or the machine died while this config was running, so it is skipped from now on; "
+    "the tuner or the machine died while this config was {doing}, so it is skipped from now on; "
     "`gemmtune db retry` takes it back"
 )
 
@@ -58,6 +66,8 @@ class Entry:
     """Who runs it."""
     deadline_s: float
     """It has ended by then, one way or the other."""
+    needs: str | None = None
+    """What the kernel asks of a device, as JSON."""
 
     @property
     def claim(self) -> str:
@@ -95,12 +105,20 @@ def begin(connection: Connection, entry: Entry, now: datetime | None) -> int | N
             policy=entry.policy,
             started_at=utc(started),
             deadline=utc(started + timedelta(seconds=entry.deadline_s)),
+            needs=entry.needs,
             **owner_columns(entry.owner),
         )
     )
     query = select(MEASUREMENTS.c.id).where(MEASUREMENTS.c.uuid == name)
     found: int | None = connection.execute(query).scalar_one_or_none()
     return found
+
+
+def grant(connection: Connection, row_id: int, now: datetime | None) -> None:
+    """Mark the row as about to have the device: from now on a death is laid at its door."""
+    connection.execute(
+        update(MEASUREMENTS).where(MEASUREMENTS.c.id == row_id).values(granted_at=utc(now))
+    )
 
 
 def finish(connection: Connection, row_id: int, outcome: Outcome, now: datetime | None) -> bool:
@@ -137,18 +155,28 @@ def orphans(connection: Connection, now: datetime | None) -> list[Row]:
 
 
 def reap(connection: Connection, now: datetime | None) -> list[Row]:
-    """Turn every orphan into a failure of kind crash; returns them as they were."""
+    """Clear up what dead tuners left running; returns those rows as they were.
+
+    One that had the device is now a failure of kind crash. One that was waiting or compiling is
+    taken back, to run again, unless that has happened to it before: a compiler may take the
+    machine down as well.
+    """
     dead = orphans(connection, now)
-    if dead:
-        connection.execute(
-            update(MEASUREMENTS)
-            .where(MEASUREMENTS.c.id.in_([row.id for row in dead]))
-            .values(
-                status="failed",
-                finished_at=utc(now),
-                **failure_columns(Failure(kind="crash", message=CRASH_MESSAGE)),
+    again = set(connection.execute(select(INTERRUPTED.c.claim)).scalars())
+    for row in dead:
+        if row.granted_at is not None or row.claim in again:
+            doing = "running" if row.granted_at is not None else "compiling, for the second time"
+            failure = Failure(kind="crash", message=CRASH_MESSAGE.format(doing=doing))
+            values = {"status": "failed", "finished_at": utc(now)} | failure_columns(failure)
+            connection.execute(
+                update(MEASUREMENTS).where(MEASUREMENTS.c.id == row.id).values(values)
             )
-        )
+        else:
+            connection.execute(delete(MEASUREMENTS).where(MEASUREMENTS.c.id == row.id))
+            if row.claim is not None:
+                connection.execute(
+                    insert_if_new(connection, INTERRUPTED).values(claim=row.claim, died_at=utc(now))
+                )
     return dead
 
 
@@ -166,17 +194,27 @@ def retry(
     ):
         if key is not None:
             wanted.append(column.in_(select(table.c.id).where(table.c.key == key)))
+    if "crash" in kinds:
+        connection.execute(delete(INTERRUPTED))
     return connection.execute(delete(MEASUREMENTS).where(*wanted)).rowcount
 
 
-def device_id(connection: Connection, device: Device, now: datetime | None) -> int:
-    """The row of ``device``, made or brought up to date."""
-    columns = device_columns(device)
-    text = columns["json"]
+def device_id(
+    connection: Connection, device: Device, now: datetime | None, *, known_better: bool = False
+) -> int:
+    """The row of ``device``, made or brought up to date.
+
+    Args:
+        connection: of a transaction that writes.
+        device: what it is.
+        now: for tests; None is the present.
+        known_better: what is known of the device already stays: this one is not yet probed.
+    """
+    columns = device_columns(device) | {"described_at": utc(now)}
     connection.execute(insert_if_new(connection, DEVICES).values(**columns, first_seen=utc(now)))
-    connection.execute(
-        update(DEVICES).where(DEVICES.c.key == device.key, DEVICES.c.json != text).values(json=text)
-    )
+    if not known_better:
+        outdated = (DEVICES.c.key == device.key, DEVICES.c.json != columns["json"])
+        connection.execute(update(DEVICES).where(*outdated).values(columns))
     return _id(connection, DEVICES, device.key)
 
 

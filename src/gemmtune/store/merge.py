@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy import Connection, Table, insert, select, update
 
-from gemmtune.store.tables import DEVICES, MEASUREMENTS, PROBLEMS, insert_if_new
+from gemmtune.store.tables import DEVICES, MEASUREMENTS, PROBES, PROBLEMS, insert_if_new
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,8 @@ class History:
     """Of table problems."""
     measurements: Sequence[Mapping[Any, Any]]
     """Of table measurements, oldest first."""
+    probes: Sequence[Mapping[Any, Any]] = ()
+    """Of table probes."""
 
     def fastest(self, top: int) -> History:
         """Only the ``top`` fastest rows of each problem on each device, of each family and policy.
@@ -67,6 +69,7 @@ def read(source: Connection) -> History:
         measurements=source.execute(select(MEASUREMENTS).order_by(MEASUREMENTS.c.id))
         .mappings()
         .all(),
+        probes=source.execute(select(PROBES)).mappings().all(),
     )
 
 
@@ -75,6 +78,8 @@ def write(target: Connection, whole: History, source: str, top: int | None = Non
     history = whole if top is None else whole.fastest(top)
     devices, new_devices = _copy_keyed(target, history.devices, DEVICES)
     problems, new_problems = _copy_keyed(target, history.problems, PROBLEMS)
+    _describe(target, history.devices)
+    _copy_probes(target, history.probes, devices)
     here = set(target.execute(select(MEASUREMENTS.c.uuid)).scalars())
     claims = set(target.execute(select(MEASUREMENTS.c.claim)).scalars())
     unknown = [row for row in history.measurements if row["uuid"] not in here]
@@ -112,6 +117,28 @@ def _copy_keyed(
         target.execute(insert_if_new(target, table), new)
     ids = {key: number for number, key in target.execute(select(table.c.id, table.c.key))}
     return {row["id"]: ids[row["key"]] for row in rows}, len(new)
+
+
+def _describe(target: Connection, devices: Sequence[Mapping[Any, Any]]) -> None:
+    """Give devices that both sides know the newer description of the two."""
+    for row in devices:
+        older = (DEVICES.c.key == row["key"], DEVICES.c.described_at < row["described_at"])
+        newer = {"json": row["json"], "described_at": row["described_at"]}
+        target.execute(update(DEVICES).where(*older).values(newer))
+
+
+def _copy_probes(
+    target: Connection, probes: Sequence[Mapping[Any, Any]], devices: Mapping[int, int]
+) -> None:
+    """Add the answers to questions that the target has not asked."""
+    here = set(target.execute(select(PROBES.c.claim)).scalars())
+    new = [
+        _without_id(row) | {"device_id": devices[row["device_id"]]}
+        for row in probes
+        if row["claim"] not in here and row["status"] != "running"
+    ]
+    if new:
+        target.execute(insert(PROBES), new)
 
 
 def _without_id(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -67,6 +67,10 @@ class Row:
     """The process that measured it."""
     deadline: str
     """UTC, ISO 8601; a row still running then belongs to a tuner that died."""
+    granted_at: str | None
+    """UTC, ISO 8601: when it was given the device; None before."""
+    claim: str | None
+    """The same for every attempt at the same thing; None where another row has it."""
 
     @property
     def time_ns(self) -> float | None:
@@ -137,11 +141,11 @@ def _row_of(values: RowMapping) -> Row:
         config_json=values["config"],
         result=_result_of(values),
         versions=Versions(**{f.name: values[f.name] for f in fields(Versions)}),
-        owner=_owner_of(values),
+        owner=owner_of(values),
     )
 
 
-def _owner_of(values: RowMapping) -> Owner:
+def owner_of(values: RowMapping) -> Owner:
     """The owner columns as a value."""
     return Owner(**{f.name: values[f"owner_{f.name}"] for f in fields(Owner)})
 

@@ -14,15 +14,16 @@ from sqlalchemy import select
 from gemmtune.device import Device
 from gemmtune.errors import StoreError
 from gemmtune.job import FailureKind, Outcome, Policy, Versions
-from gemmtune.kernels.base import Config
+from gemmtune.kernels.base import Config, Needs
+from gemmtune.probes import Finding
 from gemmtune.problem import Gemm
-from gemmtune.store import audit, journal, merge
+from gemmtune.store import audit, journal, merge, probes
 from gemmtune.store.arrivals import Arrival, history
 from gemmtune.store.database import Database
 from gemmtune.store.info import Info, info
 from gemmtune.store.merge import MergeReport
 from gemmtune.store.owner import Owner
-from gemmtune.store.rows import Row, read_rows, select_rows
+from gemmtune.store.rows import Row, read_rows, select_rows, to_json_text
 from gemmtune.store.tables import BEST, DEVICES, MEASUREMENTS, PROBLEMS
 
 
@@ -103,6 +104,7 @@ class Store:
         seed: int,
         owner: Owner,
         deadline_s: float,
+        needs: Needs | None = None,
         now: datetime | None = None,
     ) -> int | None:
         """Write down that ``config`` is about to run; to be called before it is dispatched.
@@ -122,9 +124,15 @@ class Store:
             seed=seed,
             owner=owner,
             deadline_s=deadline_s,
+            needs=None if needs is None else to_json_text(needs.to_json()),
         )
         with self._database.transaction(write=True) as connection:
             return journal.begin(connection, entry, now)
+
+    def grant(self, row_id: int, *, now: datetime | None = None) -> None:
+        """Write down that a config is about to have the device; to be called before it has."""
+        with self._database.transaction(write=True) as connection:
+            journal.grant(connection, row_id, now)
 
     def finish(self, row_id: int, outcome: Outcome, *, now: datetime | None = None) -> bool:
         """Write down what came of it; False when the row has been taken back meanwhile.
@@ -141,8 +149,9 @@ class Store:
             return journal.abandon(connection, row_ids)
 
     def reap(self, *, now: datetime | None = None) -> list[Row]:
-        """Mark as crashed what is running by a process that is gone; returns those rows.
+        """Clear up what is running by a process that is gone; returns those rows as they were.
 
+        What had the device is marked as crashed. What had not is taken back, the first time.
         A process of another host counts as gone when the row's deadline has passed.
         """
         with self._database.transaction(write=True) as connection:
@@ -155,9 +164,39 @@ class Store:
         device_key: str | None = None,
         problem_key: str | None = None,
     ) -> int:
-        """Delete failures of these kinds, so that their configs run again. Returns how many."""
+        """Delete failures of these kinds, so that their configs run again. Returns how many.
+
+        Without ``problem_key``, failed probes are taken back too.
+        """
         with self._database.transaction(write=True) as connection:
-            return journal.retry(connection, kinds, device_key, problem_key)
+            count = journal.retry(connection, kinds, device_key, problem_key)
+            if problem_key is None:
+                count += probes.retry(connection, kinds, device_key)
+            return count
+
+    # What was probed; see `gemmtune.probes.Memory`
+
+    def findings(self, device: Device, basis: str) -> dict[str, Finding]:
+        """What was found out about a device on this basis, by question."""
+        with self._database.transaction() as connection:
+            return probes.findings(connection, device, basis)
+
+    def begin_probe(self, device: Device, basis: str, question: str) -> None:
+        """Write down that a question is about to be put to the driver."""
+        owner = Owner.current("probe")
+        with self._database.transaction(write=True) as connection:
+            probes.begin(connection, device, basis, question, owner, None)
+
+    def finish_probe(self, device: Device, basis: str, question: str, finding: Finding) -> None:
+        """Write down what came of it."""
+        owner = Owner.current("probe")
+        with self._database.transaction(write=True) as connection:
+            probes.finish(connection, device, basis, question, finding, owner, None)
+
+    def describe(self, device: Device) -> None:
+        """Write down what a device was found to be."""
+        with self._database.transaction(write=True) as connection:
+            journal.device_id(connection, device, None)
 
     # Reading
 
@@ -173,12 +212,12 @@ class Store:
             return read_rows(connection, query)
 
     def best(self, device_key: str | None = None, problem_key: str | None = None) -> list[Row]:
-        """The fastest row of each problem on each device, or only of those named."""
+        """The fastest row of each problem on each device under each policy, or of those named."""
         query = select_rows().join(BEST, BEST.c.measurement_id == MEASUREMENTS.c.id)
         for table, key in ((DEVICES, device_key), (PROBLEMS, problem_key)):
             if key is not None:
                 query = query.where(table.c.key == key)
-        query = query.order_by(DEVICES.c.key, PROBLEMS.c.key)
+        query = query.order_by(DEVICES.c.key, PROBLEMS.c.key, MEASUREMENTS.c.policy)
         with self._database.transaction() as connection:
             return read_rows(connection, query)
 
@@ -209,7 +248,7 @@ class Store:
         files = [path, path.with_name(path.name + "-wal")] if path else []
         size_bytes = sum(file.stat().st_size for file in files if file.exists())
         with self._database.transaction() as connection:
-            return info(connection, self.where, size_bytes)
+            return info(connection, self.where, size_bytes, self._database.schema)
 
     def check(self, *, now: datetime | None = None) -> list[str]:
         """What is wrong with the database, a line each; empty when it is sound."""

@@ -1,4 +1,4 @@
-"""The tables of schema 1 in SQLAlchemy's words. Holds no results and runs no statements itself."""
+"""The tables of the schema in SQLAlchemy's words. Holds no results, runs no statements itself."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ DEVICES = Table(
     Column("hardware_key", Text, nullable=False),
     Column("json", Text, nullable=False),
     Column("first_seen", Text, nullable=False),
+    # When json was last written; a merge takes the newer description. New in schema 2.
+    Column("described_at", Text),
 )
 
 PROBLEMS = Table(
@@ -106,6 +108,10 @@ MEASUREMENTS = Table(
     Column("owner_start", Text, nullable=False),
     Column("owner_run", Text, nullable=False),
     Column("deadline", Text, nullable=False),
+    # When the device was given to it; NULL: it was waiting or compiling. New in schema 2.
+    Column("granted_at", Text),
+    # What its kernel asks of a device, as JSON; NULL: not written down. New in schema 2.
+    Column("needs", Text),
     CheckConstraint("status IN ('running', 'ok', 'failed')", name="known_status"),
     CheckConstraint("(status = 'ok') = (time_ns IS NOT NULL)", name="ok_has_time"),
     CheckConstraint("(status = 'failed') = (failure_kind IS NOT NULL)", name="failed_has_kind"),
@@ -114,11 +120,53 @@ MEASUREMENTS = Table(
     sqlite_autoincrement=True,
 )
 
+INTERRUPTED = Table(
+    "interrupted",
+    METADATA,
+    # Of a config whose tuner died once before the config was given the device. New in schema 2.
+    Column("claim", String(32), primary_key=True),
+    Column("died_at", Text, nullable=False),
+)
+
+PROBES = Table(
+    "probes",
+    METADATA,
+    Column("id", _ID, primary_key=True),
+    # One question is answered once per device and basis. New in schema 2.
+    Column("claim", String(32), nullable=False, unique=True),
+    Column("device_id", _ID, ForeignKey("devices.id"), nullable=False),
+    # What the answer depends on beside the device and its driver, as JSON.
+    Column("basis", Text, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("number", BigInteger),
+    Column("detail", Text),
+    Column("failure_kind", Text),
+    Column("failure_message", Text),
+    Column("started_at", Text, nullable=False),
+    Column("finished_at", Text),
+    Column("owner_host", Text, nullable=False),
+    Column("owner_pid", BigInteger, nullable=False),
+    Column("owner_start", Text, nullable=False),
+    Column("owner_run", Text, nullable=False),
+    CheckConstraint("status IN ('running', 'ok', 'failed')", name="known_probe_status"),
+    CheckConstraint("(status = 'ok') = (number IS NOT NULL)", name="answer_has_number"),
+    CheckConstraint("(status = 'failed') = (failure_kind IS NOT NULL)", name="probe_has_kind"),
+)
+
 BEST = TableClause(
     "best",
     *(
         column(name)
-        for name in ("measurement_id", "device_id", "problem_id", "device", "problem", "time_ns")
+        for name in (
+            "measurement_id",
+            "device_id",
+            "problem_id",
+            "device",
+            "problem",
+            "policy",
+            "time_ns",
+        )
     ),
 )
 """The view, as far as it is used here."""

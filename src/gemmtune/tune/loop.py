@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from gemmtune.device import Device
-from gemmtune.executors import Executor
+from gemmtune.executors import Executor, unheeded
 from gemmtune.job import Failure, Job, Measurement, Outcome
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
@@ -88,9 +88,11 @@ class Tuning:
                 standing=self._known.standing(),
             )
         )
+        self._executor.on_grant = self._store.grant
         try:
             stop = self._stop() or self._measure()
         finally:
+            self._executor.on_grant = unheeded
             self._give_up()
         return self._finish(stop)
 
@@ -209,6 +211,7 @@ class Tuning:
             owner=self._owner,
             # It may have to wait for all others in flight.
             deadline_s=(compile_limit_s + run_limit_s) * (executor.capacity + 1),
+            needs=kernel.needs,
         )
         if row_id is None:
             return False

@@ -7,7 +7,6 @@ speed; survives neither a crash nor a lost device, which is for the parent proce
 from __future__ import annotations
 
 from string import Template
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,8 @@ from numpy.typing import NDArray
 from gemmtune._data import data_path
 from gemmtune.device import Fragment
 from gemmtune.executors.local.gpu import Dispatch, Gpu
+from gemmtune.probes import Source
 
-Source = Literal["storage", "workgroup"]
-LOADS: tuple[tuple[Source, int], ...] = (("storage", 1), ("workgroup", 2), ("workgroup", 4))
-"""Memory that A and B come from, and elements of one pointee: a scalar, vec2, vec4."""
 SUBGROUPS = 2
 """Of the one workgroup."""
 ROUNDS = 4
@@ -33,8 +30,14 @@ _DTYPES = {"f16": np.float16, "f32": np.float32}
 _PAD_BYTES = 16
 
 
-def wrongness(gpu: Gpu, fragment: Fragment) -> str:
+def wrongness(gpu: Gpu, fragment: Fragment, memory: Source, width: int) -> str:
     """What is wrong with a fragment on this device; empty if every number is right.
+
+    Args:
+        gpu: the device.
+        fragment: the multiply-add.
+        memory: where A and B come from; both their rows and their columns are tried.
+        width: elements of one pointee: a scalar, vec2, vec4.
 
     Raises:
         JobError: it does not compile or run.
@@ -42,15 +45,14 @@ def wrongness(gpu: Gpu, fragment: Fragment) -> str:
     if not gpu.device.subgroup_size:
         return "the size of a subgroup is not known"
     random = np.random.default_rng(fragment.size)
-    for memory, width in LOADS:
-        wgsl = source(fragment, memory, width, gpu.device.subgroup_size)
-        with gpu.failing_as("compile"):
-            pipeline = gpu.pipeline(wgsl, _BINDINGS)
-        for _ in range(ROUNDS):
-            with gpu.failing_as("validation"):
-                worst = _worst(gpu, pipeline, fragment, random)
-            if not worst <= 1.0:
-                return f"wrong numbers with loads of {width} elements from {memory} memory"
+    wgsl = source(fragment, memory, width, gpu.device.subgroup_size)
+    with gpu.failing_as("compile"):
+        pipeline = gpu.pipeline(wgsl, _BINDINGS)
+    for _ in range(ROUNDS):
+        with gpu.failing_as("validation"):
+            worst = _worst(gpu, pipeline, fragment, random)
+        if not worst <= 1.0:
+            return f"wrong numbers with loads of {width} elements from {memory} memory"
     return ""
 
 
