@@ -102,8 +102,7 @@ def unheeded(job_id: int) -> None:
 def list_devices(memory: Memory | None = None) -> list[Device]:
     """Every adapter of this machine, in the order of the indices that ``local:`` takes.
 
-    Args:
-        memory: what was probed of them, e.g. a `Store`; None: they are probed again.
+    ``memory`` as in `open_executor`.
 
     Raises:
         MissingExtraError: wgpu is not installed.
