@@ -20,6 +20,7 @@ from gemmtune.gpu import Matmul, matmul, plan, request_device
 from gemmtune.gpu.arrays import upload
 from gemmtune.gpu.context import context_of
 from gemmtune.kernels import FAMILIES
+from gemmtune.lookup import read_record, record
 from gemmtune.problem import ACTIVATIONS, Gemm
 from gemmtune.store import Store
 from gemmtune.unlock import VARIABLE
@@ -340,3 +341,12 @@ def test_an_adapter_that_is_not_there_is_told() -> None:
 def test_a_described_device_is_keyed_as_tuning_keys_it(device: Any) -> None:
     keys = [adapters.describe(each).key for each in adapters.adapters()]
     assert context_of(device).device.key in keys
+
+
+def test_products_are_recorded_as_often_as_they_are_encoded(device: Any, tmp_path: Path) -> None:
+    file = tmp_path / "shapes.jsonl"
+    layer = Matmul(values(16, 8), device=device)
+    with record(file):
+        for _ in range(3):
+            layer(values(5, 16))
+    assert [(one.gemm.shape, one.count) for one in read_record(file)] == [("5x8x16", 3)]

@@ -18,7 +18,7 @@ from gemmtune.gpu.context import PLANS_KEPT, Context, context_of
 from gemmtune.gpu.devices import translated
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, grid, pack_params
-from gemmtune.lookup import Lookup, lookup
+from gemmtune.lookup import Lookup, answer, recorders
 from gemmtune.problem import Gemm
 from gemmtune.validity import generalised
 
@@ -92,6 +92,8 @@ class Plan:
             OperandError: a buffer is missing, too small, of another device or without that usage.
             DeviceLostError: the device is lost.
         """
+        for recorder in recorders():
+            recorder.count(self.gemm, self._context.device.key)
         if not self._passes:
             return
         kept = self._groups.get((id(a), id(b), id(c), id(bias)))
@@ -180,12 +182,12 @@ def plan(
     """
     context = context_of(wgpu_device)
     key = (gemm, path)
-    found: Plan | None = context.plans.get(key)
-    if found is not None:
-        return found
+    known: Plan | None = context.plans.get(key)
+    if known is not None:
+        return known
     with context.lock:
-        answer = lookup(gemm, device=context.device, path=path)
-        made = _make(context, gemm, answer, _better(gemm, answer, context.device, path))
+        found = answer(gemm, device=context.device, path=path)
+        made = _make(context, gemm, found, _better(gemm, found, context.device, path))
         context.plans[key] = made
         while len(context.plans) > PLANS_KEPT:
             context.plans.popitem(last=False)
@@ -194,7 +196,7 @@ def plan(
 
 def _better(gemm: Gemm, found: Lookup, device: Device, path: str | Path | None) -> str:
     """What is known to be faster on this adapter, and why this device cannot run it; or nothing."""
-    best = lookup(gemm, device.key, path=path)
+    best = answer(gemm, device.key, path=path)
     if (best.family, best.config) == (found.family, found.config):
         return ""
     reasons = FAMILIES[best.family].check(best.config, gemm, device)
@@ -218,13 +220,14 @@ def _make(context: Context, gemm: Gemm, found: Lookup, better: str) -> Plan:
 
 
 def _choices(gemm: Gemm, found: Lookup, context: Context) -> Iterator[Choice]:
+    """The answer and its alternatives, which are found only if it does not work."""
+    yield _choice(gemm, found, context)
+    for other in found.alternatives:
+        yield _choice(gemm, other, context)
+
+
+def _choice(gemm: Gemm, found: Lookup, context: Context) -> Choice:
     config = found.config
     if found.source != "exact":
         config = generalised(found.family, config, gemm, context.device) or config
-    yield Choice(family=found.family, config=config, why=found.why)
-    for family in ("tiled", "naive"):
-        record = FAMILIES[family]
-        if not record.supported(gemm, context.device):
-            config = record.default(gemm, context.device)
-            if not record.check(config, gemm, context.device):
-                yield Choice(family=family, config=config, why=f"the default of {family}")
+    return Choice(family=found.family, config=config, why=found.why)
