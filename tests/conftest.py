@@ -13,11 +13,15 @@ from gemmtune.executors import open_executor
 from gemmtune.executors.pool import Pool
 from gemmtune.job import Job, Outcome, Policy
 from gemmtune.kernels.base import Kernel
+from gemmtune.lookup import find
 from gemmtune.problem import Gemm
 from gemmtune.store import Store
 
 # These take an adapter with cooperative matrices: `make test-coop` brings one.
 collect_ignore = [] if "GEMMTUNE_EXPECT_FRAGMENTS" in os.environ else ["coop"]
+
+# Tests change databases and want to see it at once; see test_lookup for the time it is trusted.
+find.TRUST_S = 0.0
 
 QUICK = Policy(warmup_s=0.0, min_time_s=0.0, min_repetitions=3, max_repetitions=3)
 """Times under it mean nothing, and take none."""

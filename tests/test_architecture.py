@@ -33,7 +33,7 @@ LAYERS = [
     {"job", "render", "reference", "shapes", "validity"},
     {"probes", "schema", "unlock", "landscape"},
     {"lookup", "store", "executors", "kerneltuner"},
-    {"search", "progress", "export"},
+    {"search", "progress", "export", "gpu"},
     {"tune"},
     {"cli"},
     {"__init__", "__main__"},
@@ -42,14 +42,14 @@ LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 
 # Where each heavy library may be imported; a folder or a module, without ".py".
 HOMES = {
-    "wgpu": ("executors",),
+    "wgpu": ("executors", "gpu"),
     "optuna": ("search",),
     "sqlalchemy": ("store",),
     "jinja2": ("render",),
     "lief": ("unlock",),
     "rich": ("progress", "cli"),
     "shtab": ("cli",),
-    "numpy": ("reference", "search", "executors"),
+    "numpy": ("reference", "search", "executors", "gpu"),
 }
 STANDARD = {"gemmtune", *sys.stdlib_module_names}
 
@@ -130,6 +130,7 @@ def loaded_by(statement: str) -> set[str]:
         "import gemmtune.lookup",
         "from gemmtune import Gemm, lookup; lookup(Gemm(m=64, n=64, k=64))",
         "import gemmtune.cli",
+        "import gemmtune.gpu",
     ],
 )
 def test_the_light_half_loads_the_standard_library_only(statement: str) -> None:

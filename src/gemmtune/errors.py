@@ -3,9 +3,11 @@
 GemmtuneError
 |- UsageError(ValueError)            what was asked makes no sense; the CLI exits with 2
 |  |- ProblemError                   a Gemm that is not a GEMM
-|  `- ConfigError                    a config that is not one of its family
+|  |- ConfigError                    a config that is not one of its family
+|  `- OperandError(TypeError)        an array or buffer that does not fit the problem
 |- DeviceError(RuntimeError)         no adapter, or not the one that was asked for
-|  `- ProblemTooLargeError           the device cannot hold or address the problem
+|  |- ProblemTooLargeError           the device cannot hold or address the problem
+|  `- DeviceLostError                the driver has given the device up
 |- ExecutorError(RuntimeError)       the workers cannot be kept running
 |- DocumentError(ValueError)         an exported document that cannot be read, or not be made
 |- UnlockError(RuntimeError)         wgpu-native's experimental features cannot be enabled here
@@ -49,6 +51,14 @@ class DeviceError(GemmtuneError, RuntimeError):
 
 class ProblemTooLargeError(DeviceError):
     """The problem does not fit the device's limits."""
+
+
+class DeviceLostError(DeviceError):
+    """The device is of no use any more; request another one and make its buffers anew."""
+
+
+class OperandError(UsageError, TypeError):
+    """An array or buffer is not what the problem needs: its shape, dtype, size or device."""
 
 
 class ExecutorError(GemmtuneError, RuntimeError):

@@ -50,10 +50,11 @@ WHERE place = 1
 for times under different ones do not compare; ties break one way only."""
 
 LEADERS_QUERY = """
-SELECT problem, family, config, time_ns, driver, backend, wgpu, compiler, generator_hash, policy
+SELECT problem, family, config, time_ns, max_rel_error, driver, backend, wgpu, compiler,
+       generator_hash, policy
 FROM (
-    SELECT p.json AS problem, m.family, m.config, m.time_ns, m.driver, m.backend, m.wgpu,
-           m.compiler, m.generator_hash, m.policy, m.config_key, m.uuid,
+    SELECT p.json AS problem, m.family, m.config, m.time_ns, m.max_rel_error, m.driver, m.backend,
+           m.wgpu, m.compiler, m.generator_hash, m.policy, m.config_key, m.uuid,
            ROW_NUMBER() OVER (
                PARTITION BY m.problem_id, m.family, m.generator_hash, m.policy
                ORDER BY m.time_ns, m.config_key, m.uuid
@@ -67,6 +68,10 @@ WHERE place = 1
 ORDER BY time_ns, family, config_key, uuid
 """
 """Like ``best`` for one device, but one row per family, template and policy, to fall back on."""
+
+USUAL_POLICY = "1/cold/0.05s/7"
+"""`Policy.key` of how results are timed unless one asks for something else; written out because
+importing the policy would cost a lookup more than all the rest."""
 
 _MAGIC = b"SQLite format 3\0"
 _WAL_FORMAT = 2  # bytes 18 and 19 of the header: https://www.sqlite.org/fileformat.html#ffvnum

@@ -6,7 +6,22 @@ Measures nothing, writes nothing, and renders WGSL only when an answer is asked 
 from __future__ import annotations
 
 from gemmtune.lookup.answer import Lookup, Source
-from gemmtune.lookup.find import lookup
+from gemmtune.lookup.find import answer, lookup, record, recorders, refresh
 from gemmtune.lookup.paths import default_paths, search_path, user_database
+from gemmtune.lookup.record import Record, Wanted, read_record
 
-__all__ = ["Lookup", "Source", "default_paths", "lookup", "search_path", "user_database"]
+__all__ = [
+    "Lookup",
+    "Record",
+    "Source",
+    "Wanted",
+    "answer",
+    "default_paths",
+    "lookup",
+    "read_record",
+    "record",
+    "recorders",
+    "refresh",
+    "search_path",
+    "user_database",
+]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -39,6 +40,18 @@ class Lookup:
     """Why the measurement behind it is only a hint today; empty when it counts in full."""
     problem_key: str | None = None
     """`Gemm.key` of the problem that was measured."""
+    expected_share: float | None = None
+    """Of the speed that tuning this very problem here would reach, as far as can be told: 1 for an
+    exact answer, less the further the measured problem is; None: not known."""
+    others: Callable[[], tuple[Lookup, ...]] = field(default=tuple, repr=False, compare=False)
+    """See `alternatives`."""
+
+    @property
+    def alternatives(self) -> tuple[Lookup, ...]:
+        """What to take where this answer does not work, e.g. because the driver refuses it, in
+        order. The last of them needs nothing that a device may lack. Found on first use.
+        """
+        return self.others()
 
     @property
     def gflops(self) -> float | None:

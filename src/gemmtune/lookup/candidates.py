@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gemmtune.device import Device
-from gemmtune.errors import DeviceError, ProblemTooLargeError
-from gemmtune.job import Versions
+from gemmtune.errors import DeviceError, ProblemTooLargeError, UsageError
 from gemmtune.kernels import FAMILIES
-from gemmtune.kernels.base import Config, check_problem
+from gemmtune.kernels.base import check_problem
 from gemmtune.lookup.answer import Lookup, Source
 from gemmtune.lookup.catalogue import Catalogue, Leader, generator_hash
+from gemmtune.lookup.predict import Speed, distance, doubt, likeness
 from gemmtune.problem import Gemm
 from gemmtune.schema import Fingerprints
 
-ESTIMATE_REACH = 8.0
-"""Time is taken to grow with the operations up to this ratio; further off, it is not known."""
+if TYPE_CHECKING:
+    from gemmtune.job import Versions
+
+REACH = 4.0
+"""Doublings up to which a predicted time is told."""
+NEAR_SHARE, SHARE_PER_DOUBLING, LEAST_SHARE = 0.97, 0.03, 0.5
+"""What `Lookup.expected_share` says of a problem that was not tuned, by its distance from the one
+that was; benchmarks/selection.py shows how that compares with what was measured."""
+MOST_ALTERNATIVES = 8
+LAST_RESORTS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A leader that may be the answer."""
+
+    source: Source
+    """See `Source`."""
+    leader: Leader
+    """The measurement behind it."""
+    why: str
+    """In words."""
+    time_ns: float | None
+    """For the problem asked about; None: not known."""
+    far: float = 0.0
+    """Doublings between that problem and the leader's."""
 
 
 class Search:
@@ -30,7 +55,12 @@ class Search:
         device_key: str | None,
         device: Device | None,
         versions: Versions | None,
+        *,
+        deterministic: bool = False,
+        max_rel_err: float | None = None,
     ) -> None:
+        self.deterministic = deterministic
+        self.max_rel_err = max_rel_err
         self.catalogues = catalogues
         self.gemm = gemm
         self.versions = versions
@@ -56,53 +86,122 @@ class Search:
         ]
 
     def answer(self) -> Lookup:
-        """The first candidate that the family's check accepts, or a default."""
-        for source, leader, why in self._candidates():
-            if self._legal(leader.family, leader.config):
-                return self._found(source, leader, why + self.note)
-        family = "tiled" if self._default_works("tiled") else "naive"
-        return Lookup(
-            gemm=self.gemm,
-            device=self.device,
-            family=family,
-            config=FAMILIES[family].default(self.gemm, self.device),
-            source="default",
-            why=f"nothing tuned fits; this is the default of the family {family}{self.note}",
-        )
+        """The first candidate that the family's check and the caller's wishes accept.
 
-    def _candidates(self) -> Iterator[tuple[Source, Leader, str]]:
+        Raises:
+            UsageError: no kernel can be as accurate as is wished.
+        """
+        first = next(self._answers(), None)
+        if first is None:
+            raise UsageError(
+                f"no kernel for {self.gemm.key} on {self.device.name} is known to keep "
+                f"max_rel_err={self.max_rel_err:g}; wider dtypes of c and acc are more accurate"
+            )
+        return replace(first, others=self._others_than(first))
+
+    def _others_than(self, first: Lookup) -> Callable[[], tuple[Lookup, ...]]:
+        """The rest of the answers, each config once; found once, by whoever asks first."""
+        found: list[tuple[Lookup, ...]] = []
+
+        def others() -> tuple[Lookup, ...]:
+            if not found:
+                seen = {(first.family, first.config)}
+                rest = []
+                for one in self._answers():
+                    if (one.family, one.config) not in seen:
+                        seen.add((one.family, one.config))
+                        rest.append(one)
+                # The last are those that always work, so they are never cut off.
+                if len(rest) > MOST_ALTERNATIVES:
+                    rest[MOST_ALTERNATIVES - LAST_RESORTS : -LAST_RESORTS] = []
+                found.append(tuple(rest))
+            return found[0]
+
+        return others
+
+    def _answers(self) -> Iterator[Lookup]:
+        """Everything that works, best first; the last are the defaults of plain families."""
+        for candidate in self._candidates():
+            leader = candidate.leader
+            if self._legal(leader) and self._accurate(leader):
+                yield self._found(candidate)
+        for family in ("tiled", "naive"):
+            if self._default_works(family):
+                yield Lookup(
+                    gemm=self.gemm,
+                    device=self.device,
+                    family=family,
+                    config=FAMILIES[family].default(self.gemm, self.device),
+                    source="default",
+                    why=f"nothing tuned fits; this is the default of the family {family}"
+                    f"{self.note}",
+                )
+
+    def _candidates(self) -> Iterator[Candidate]:
         here = [leader for c in self.catalogues for leader in c.leaders(self.key or "")]
-        here.sort(key=lambda leader: (leader.stale, leader.unusual))  # else in their order
-        for leader in here:
-            if leader.gemm.key == self.gemm.key:
-                yield "exact", leader, "measured for this problem on this device"
-        for leader in self._by_distance(here):
-            shape = leader.gemm.shape
-            yield "near", leader, f"tuned on this device for {shape}, the nearest size that fits"
+        key = self.gemm.key
+        exact = [leader for leader in here if leader.key == key]
+        exact.sort(key=lambda leader: (leader.stale, leader.unusual))  # else in their order
+        for leader in exact:
+            yield Candidate(
+                source="exact",
+                leader=leader,
+                why="measured for this problem on this device",
+                time_ns=leader.time_ns,
+            )
+        yield from self._ranked(
+            "near", here, "tuned on this device for {shape}, predicted to be the fastest here"
+        )
         siblings = self._siblings()
-        for leader in self._by_distance(self._of(siblings)):
-            driver = leader.device.driver or "another driver"
-            yield "device", leader, f"tuned for {leader.gemm.shape} on this hardware with {driver}"
+        for leader_device in siblings:
+            driver = leader_device.driver or "another driver"
+            why = f"tuned for {{shape}} on this hardware with {driver}"
+            yield from self._ranked("device", self._of([leader_device]), why)
         for device in self._others(siblings):
-            for leader in self._by_distance(self._of([device])):
-                why = f"tuned for {leader.gemm.shape} on {device.name}, the most similar device"
-                yield "device", leader, why
+            why = f"tuned for {{shape}} on {device.name}, the most similar device"
+            yield from self._ranked("device", self._of([device]), why)
+
+    def _ranked(self, source: Source, leaders: list[Leader], why: str) -> Iterator[Candidate]:
+        """Of one device, by today's templates, usual policy and predicted time."""
+        if not leaders:
+            return
+        device, gemm, kind = leaders[0].device, self.gemm, self.gemm.kind
+        speed = self._speed(device.key)
+        least_ns = speed.least_ns(gemm)
+        same = device.hardware_key == (self.known or self.device).hardware_key
+        best: dict[tuple[str, str], tuple[tuple[bool, bool, float, float], Candidate]] = {}
+        for leader in leaders:
+            like = likeness(leader.kind, kind)
+            if like is None:
+                continue
+            try:
+                before, after = leader.workgroups(leader.gemm), leader.workgroups(gemm)
+            except (TypeError, ValueError, ArithmeticError):
+                continue  # values no tuner writes, or fields of another version
+            far = distance(leader.gemm, gemm)
+            time_ns = speed.predict(leader.time_ns, before, after, leader.gemm.k, gemm.k)
+            time_ns = max(time_ns, least_ns)
+            rank = (leader.stale, leader.unusual, time_ns * like * doubt(far), far)
+            candidate = Candidate(
+                source=source,
+                leader=leader,
+                why=why.format(shape=leader.gemm.shape),
+                time_ns=time_ns if same and far <= REACH else None,
+                far=far,
+            )
+            known = best.get((leader.family, leader.text))
+            # One config measured several times is predicted from the nearest problem.
+            if known is None or (*rank[:2], far) < (*known[0][:2], known[0][3]):
+                best[leader.family, leader.text] = (rank, candidate)
+        for _, candidate in sorted(best.values(), key=lambda one: one[0]):
+            yield candidate
+
+    def _speed(self, device_key: str) -> Speed:
+        """What is known of a device, from the first catalogue that knows it."""
+        return next(c.speed(device_key) for c in self.catalogues if device_key in c.devices)
 
     def _of(self, devices: list[Device]) -> list[Leader]:
         return [leader for d in devices for c in self.catalogues for leader in c.leaders(d.key)]
-
-    def _by_distance(self, leaders: list[Leader]) -> list[Leader]:
-        """Those of the same kind, nearest size, today's templates, usual policy, speed."""
-        kind = self.gemm.kind
-        return sorted(
-            (leader for leader in leaders if leader.gemm.kind == kind),
-            key=lambda leader: (
-                _size_distance(leader.gemm, self.gemm),
-                leader.stale,
-                leader.unusual,
-                leader.time_ns / max(leader.gemm.flops, 1),
-            ),
-        )
 
     def _others(self, siblings: list[Device]) -> list[Device]:
         """Devices of other hardware, most similar first; software only for software."""
@@ -117,37 +216,50 @@ class Search:
             key=lambda device: (*_device_distance(device, self.device), device.key),
         )
 
-    def _legal(self, family: str, config: Config) -> bool:
+    def _legal(self, leader: Leader) -> bool:
         try:
-            return not FAMILIES[family].check(config, self.gemm, self.device)
+            config = leader.config
+            return not FAMILIES[leader.family].check(config, self.gemm, self.device) and (
+                not self.deterministic or bool(getattr(config, "deterministic", True))
+            )
         except (TypeError, ValueError, ArithmeticError):
             return False  # values no tuner writes, e.g. text for a size
+
+    def _accurate(self, leader: Leader) -> bool:
+        """Whether the error that was measured, grown with the root of k, is small enough."""
+        if self.max_rel_err is None:
+            return True
+        if leader.max_rel_error is None:
+            return _rounding(self.gemm) <= self.max_rel_err
+        growth = math.sqrt(max(self.gemm.k / max(leader.gemm.k, 1), 1.0))
+        return leader.max_rel_error * growth <= self.max_rel_err
 
     def _default_works(self, family: str) -> bool:
         record = FAMILIES[family]
         if record.supported(self.gemm, self.device):
             return False
-        return self._legal(family, record.default(self.gemm, self.device))
+        if self.max_rel_err is not None and _rounding(self.gemm) > self.max_rel_err:
+            return False
+        try:
+            config = record.default(self.gemm, self.device)
+            return not record.check(config, self.gemm, self.device)
+        except (TypeError, ValueError, ArithmeticError):
+            return False
 
-    def _found(self, source: Source, leader: Leader, why: str) -> Lookup:
-        same = leader.device.hardware_key == (self.known or self.device).hardware_key
-        time_ns: float | None = None
-        if source == "exact":
-            time_ns = leader.time_ns
-        elif same and leader.gemm.flops and self.gemm.flops:
-            ratio = self.gemm.flops / leader.gemm.flops
-            if 1 / ESTIMATE_REACH <= ratio <= ESTIMATE_REACH:
-                time_ns = leader.time_ns * ratio
+    def _found(self, candidate: Candidate) -> Lookup:
+        leader = candidate.leader
+        demotions = self._demotions(leader)
         return Lookup(
             gemm=self.gemm,
             device=self.device,
             family=leader.family,
             config=leader.config,
-            source=source,
-            why=why,
-            time_ns=time_ns,
-            demotions=self._demotions(leader),
-            problem_key=leader.gemm.key,
+            source=candidate.source,
+            why=candidate.why + self.note,
+            time_ns=candidate.time_ns,
+            demotions=demotions,
+            problem_key=leader.key,
+            expected_share=_share(candidate),
         )
 
     def _demotions(self, leader: Leader) -> tuple[str, ...]:
@@ -187,12 +299,19 @@ def _require_possible(gemm: Gemm, device: Device) -> None:
         raise kind(f"{gemm.key} cannot run on {device.name}: {'; '.join(reasons)}")
 
 
-def _size_distance(one: Gemm, other: Gemm) -> float:
-    """Squared distance in doublings of m, n, k and batch."""
-    return sum(
-        math.log2(max(getattr(one, name), 1) / max(getattr(other, name), 1)) ** 2
-        for name in ("m", "n", "k", "batch")
-    )
+def _share(candidate: Candidate) -> float | None:
+    """See `Lookup.expected_share`."""
+    if candidate.source == "exact":
+        return 1.0
+    if candidate.time_ns is None:
+        return None
+    return max(LEAST_SHARE, NEAR_SHARE - SHARE_PER_DOUBLING * candidate.far)
+
+
+def _rounding(gemm: Gemm) -> float:
+    """Relative error that rounding alone explains, for kernels whose own was not measured."""
+    units = {"f32": 2.0**-24, "f16": 2.0**-11}
+    return units[gemm.c] + units[gemm.acc] * math.sqrt(max(gemm.k, 1))
 
 
 def _device_distance(one: Device, other: Device) -> tuple[bool, bool, bool, float, float]:

@@ -6,15 +6,19 @@ import json
 import os
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from gemmtune.device import Device
 from gemmtune.errors import StoreError
-from gemmtune.job import Policy
+from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
+from gemmtune.lookup.predict import Speed, tiles
 from gemmtune.problem import Gemm
 from gemmtune.schema import (
     LEADERS_QUERY,
+    USUAL_POLICY,
     Fingerprints,
     connect_read_only,
     foreign,
@@ -22,9 +26,6 @@ from gemmtune.schema import (
     require_schema,
     translated,
 )
-
-USUAL_POLICY = Policy().key
-"""How results are timed unless one asks for something else."""
 
 BUSY_TIMEOUT_S = 5.0
 """How long a lookup waits for a database that another process holds."""
@@ -55,10 +56,39 @@ class Leader:
 
     device: Device
     gemm: Gemm
+    key: str
+    """`Gemm.key`, kept because lookups compare many."""
+    kind: str
+    """`Gemm.kind`, kept for the same reason."""
     family: str
-    config: Config
+    text: str
+    """The config as JSON."""
     time_ns: float
+    max_rel_error: float | None
+    """As measured; None: not known."""
     then: Fingerprints
+
+    @property
+    def config(self) -> Config:
+        """The config; read when it is first wanted, for most leaders never are.
+
+        Raises:
+            ConfigError: this gemmtune has no such family, or it has other fields by now.
+        """
+        return _config(self.family, self.text)
+
+    def workgroups(self, gemm: Gemm) -> float:
+        """Of the first pass for ``gemm``.
+
+        Raises:
+            ConfigError: as `config`.
+        """
+        config: Any = self.config
+        if not hasattr(config, "tile_n"):
+            return FAMILIES[self.family].launch(config, gemm)[0].workgroups
+        # More than one per tile where k is split. Families' own arithmetic takes too long here.
+        each = _workgroups_per_tile(self.family, config, self.gemm)
+        return each * tiles(gemm, config.tile_m, config.tile_n)
 
     @property
     def stale(self) -> bool:
@@ -69,6 +99,17 @@ class Leader:
     def unusual(self) -> bool:
         """It was not timed as is usual, e.g. with inputs in the cache, so times do not compare."""
         return self.then.policy != USUAL_POLICY
+
+
+@lru_cache(maxsize=4096)
+def _config(family: str, text: str) -> Config:
+    return parse_config(family, text)
+
+
+@lru_cache(maxsize=4096)
+def _workgroups_per_tile(family: str, config: Any, gemm: Gemm) -> float:
+    first = FAMILIES[family].launch(config, gemm)[0]
+    return first.workgroups / max(tiles(gemm, config.tile_m, config.tile_n), 1)
 
 
 def generator_hash(family: str) -> str:
@@ -91,19 +132,25 @@ class Catalogue:
         devices = [_device(row[0]) for row in texts]
         self.devices = {device.key: device for device in devices if device is not None}
         self._leaders: dict[str, tuple[Leader, ...]] = {}
+        self._speeds: dict[str, Speed] = {}
 
     def leaders(self, device_key: str) -> tuple[Leader, ...]:
-        """Of one device; today's templates first, then the usual policy, then the fastest."""
+        """Of one device, the fastest first."""
         if device_key not in self.devices:
             return ()
         if device_key not in self._leaders:
             rows = self._read(LEADERS_QUERY, (device_key,))
             found = [_leader(self.devices[device_key], row) for row in rows]
-            known = [leader for leader in found if leader is not None]
-            self._leaders[device_key] = tuple(
-                sorted(known, key=lambda leader: (leader.stale, leader.unusual))
-            )
+            self._leaders[device_key] = tuple(one for one in found if one is not None)
         return self._leaders[device_key]
+
+    def speed(self, device_key: str) -> Speed:
+        """What the results of one device say of it as a whole."""
+        if device_key not in self._speeds:
+            leaders = self.leaders(device_key)
+            kind = self.devices[device_key].adapter_type if leaders else ""
+            self._speeds[device_key] = Speed.of(kind, ((one.gemm, one.time_ns) for one in leaders))
+        return self._speeds[device_key]
 
     def _read(self, query: str, values: tuple[str, ...]) -> list[tuple[str, ...]]:
         """The rows of a query. Again where the file was replaced or folded meanwhile."""
@@ -146,18 +193,30 @@ def _device(text: str) -> Device | None:
         return None
 
 
+@lru_cache(maxsize=4096)
+def _gemm(text: str) -> tuple[Gemm, str, str]:
+    gemm = Gemm.from_json(json.loads(text))
+    return gemm, gemm.key, gemm.kind
+
+
 def _leader(device: Device, row: tuple[str, ...]) -> Leader | None:
-    problem, family, config, time_ns, driver, backend, wgpu, compiler, template, policy = row
+    problem, family, config, time_ns, error, *versions, template, policy = row
+    driver, backend, wgpu, compiler = versions
+    if family not in FAMILIES:
+        return None
     try:
-        gemm, parsed = Gemm.from_json(json.loads(problem)), parse_config(family, config)
+        gemm, key, kind = _gemm(problem)
     except (ValueError, TypeError):
         return None
     return Leader(
         device=device,
         gemm=gemm,
+        key=key,
+        kind=kind,
         family=family,
-        config=parsed,
+        text=config,
         time_ns=float(time_ns),
+        max_rel_error=None if error is None else float(error),
         then=Fingerprints(
             driver=driver,
             backend=backend,

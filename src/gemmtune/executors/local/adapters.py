@@ -24,7 +24,7 @@ MATRICES = "cooperative-matrix"
 """Used where it is granted: to wgpu-native it is an experiment (see `gemmtune.unlock`)."""
 _REFUSAL = "experimental features are not enabled"
 
-_LIMITS = {
+LIMITS = {
     "workgroup_storage_bytes": "max-compute-workgroup-storage-size",
     "invocations_per_workgroup": "max-compute-invocations-per-workgroup",
     "workgroup_size_x": "max-compute-workgroup-size-x",
@@ -32,6 +32,7 @@ _LIMITS = {
     "storage_binding_bytes": "max-storage-buffer-binding-size",
     "buffer_bytes": "max-buffer-size",
 }
+"""Field of `Limits` to the name that wgpu-py has for it."""
 _TYPES = {"DiscreteGPU": "discrete", "IntegratedGPU": "integrated", "CPU": "cpu"}
 _BACKENDS = {"OpenGLES": "opengl"}
 
@@ -60,7 +61,7 @@ def describe(adapter: Any) -> Device:
         adapter_type=_TYPES.get(str(info["adapter_type"]), "unknown"),
         features=tuple(sorted(set(USED_FEATURES) & set(adapter.features))),
         refused=(MATRICES,) if MATRICES in adapter.features else (),
-        limits=Limits(**{name: int(limits[dashed]) for name, dashed in _LIMITS.items()}),
+        limits=Limits(**{name: int(limits[dashed]) for name, dashed in LIMITS.items()}),
     )
 
 
@@ -119,7 +120,7 @@ def open_device(adapter: Any, device: Device) -> tuple[Any, Device]:
 
 
 def _request(adapter: Any, device: Device) -> Any:
-    limits = {dashed: getattr(device.limits, name) for name, dashed in _LIMITS.items()}
+    limits = {dashed: getattr(device.limits, name) for name, dashed in LIMITS.items()}
     try:
         return adapter.request_device_sync(
             required_features=list(device.features), required_limits=limits

@@ -15,10 +15,10 @@ from typing import Any
 
 import wgpu
 from wgpu.backends import wgpu_native
-from wgpu.backends.wgpu_native import _api
 
 from gemmtune.device import Device
 from gemmtune.executors.local import adapters
+from gemmtune.executors.local.modules import create_module
 from gemmtune.job import FailureKind
 
 MESSAGE_LIMIT = 600
@@ -163,26 +163,6 @@ class Gpu:
             )
         return self._layouts[bindings]
 
-    def _module(self, wgsl: str, *, unchecked: bool) -> Any:
-        if not unchecked:
-            return self._device.create_shader_module(code=wgsl)
-        # wgpu-py 0.32 does not wrap this one; what follows is its create_shader_module otherwise.
-        ffi = wgpu_native.ffi
-        source = _api.new_struct_p("WGPUShaderSourceWGSL *", code=_api.to_c_string_view(wgsl))
-        source[0].chain.next = ffi.NULL
-        source[0].chain.sType = wgpu_native.lib.WGPUSType_ShaderSourceWGSL
-        descriptor = _api.new_struct_p(
-            "WGPUShaderModuleDescriptor *",
-            label=_api.to_c_string_view(""),
-            nextInChain=ffi.cast("WGPUChainedStruct *", source),
-        )
-        # Through libf, which raises what the library reports meanwhile. 0: none of its checks.
-        create = _api.libf.wgpuDeviceCreateShaderModuleTrusted
-        handle = create(self._device._internal, descriptor, 0)
-        if handle == ffi.NULL:
-            raise wgpu.GPUError("the shader module was not created")
-        return _api.GPUShaderModule("", handle, self._device)
-
     def pipeline(self, wgsl: str, bindings: tuple[str | None, ...]) -> Any:
         """A compute pipeline of the entry point ``main``; see `pipelines`."""
         return self.pipelines(wgsl, bindings, ("main",))[0]
@@ -207,7 +187,7 @@ class Gpu:
             JobError: the compiler (compile) or WebGPU (validation) refuses it.
         """
         with self.failing_as("compile"):
-            module = self._module(wgsl, unchecked=unchecked)
+            module = create_module(self._device, wgsl, unchecked=unchecked)
         with self.failing_as("validation"):
             layout = self._device.create_pipeline_layout(
                 bind_group_layouts=[self._layout(bindings)]

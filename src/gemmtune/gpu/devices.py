@@ -1,0 +1,116 @@
+"""wgpu devices for applications: requested, and described as gemmtune describes devices."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from gemmtune.device import Device, Limits
+from gemmtune.errors import DeviceLostError, MissingExtraError, UnlockError
+from gemmtune.unlock import VARIABLE, library_path
+
+
+def request_device(selector: str = "", *, matrices: bool = False) -> Any:
+    """A wgpu device with everything of its adapter that kernels can use.
+
+    Args:
+        selector: an index, or part of the adapter's name or key; empty: the best.
+        matrices: also with native matrices, through the copy of wgpu-native that
+            ``gemmtune unlock`` has made. Only before anything has imported wgpu.
+
+    Raises:
+        DeviceError: no such adapter, or its driver gives no device.
+        UnlockError: there is no copy, or another library is loaded already.
+        MissingExtraError: wgpu is not installed.
+    """
+    if matrices:
+        _use_unlocked()
+    with needing_wgpu():
+        from gemmtune.executors.local import adapters
+    found = adapters.adapters()
+    devices = [adapters.describe(adapter) for adapter in found]
+    index = adapters.choose(devices, selector)
+    opened, device = adapters.open_device(found[index], devices[index])
+    if matrices and not device.has(adapters.MATRICES):
+        raise UnlockError(
+            f"{device.name} has no native matrices to use: its driver does not offer "
+            f"{adapters.MATRICES}, or wgpu-native refuses it; `gemmtune devices` says which"
+        )
+    return opened
+
+
+def _use_unlocked() -> None:
+    """Has wgpu load the copy when it is imported."""
+    if os.environ.get(VARIABLE, "").strip():
+        return
+    copy = library_path()
+    if copy is None:
+        raise UnlockError("native matrices need `gemmtune unlock` to be run once on this machine")
+    if "wgpu.backends.wgpu_native" in sys.modules:
+        raise UnlockError(
+            "wgpu is imported already, with the library that refuses native matrices; call "
+            f"request_device(matrices=True) before that, or start with {VARIABLE}={copy}"
+        )
+    os.environ[VARIABLE] = str(copy)
+
+
+@contextmanager
+def needing_wgpu() -> Iterator[None]:
+    """Where wgpu or numpy is not installed, says which extra brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("wgpu", "numpy"):
+            raise
+        raise MissingExtraError.of(error.name, "gpu") from error
+
+
+def describe(wgpu_device: Any) -> Device:
+    """The device as it was requested: its own features and limits, not all of the adapter's.
+
+    Runs a kernel of one invocation for the size of subgroups, and has fragments of native matrices
+    tried in processes of their own unless that is known already.
+    """
+    from gemmtune.executors.fragments import probe_fragments
+    from gemmtune.executors.local import adapters
+
+    whole = adapters.describe(wgpu_device.adapter)
+    usable = {*adapters.USED_FEATURES, adapters.MATRICES} & set(wgpu_device.features)
+    device = replace(
+        whole,
+        features=tuple(sorted(usable)),
+        refused=tuple(name for name in whole.refused if name not in usable),
+        limits=_limits(wgpu_device.limits),
+    )
+    with translated(device.name):
+        device = adapters.with_subgroup_size(device, wgpu_device)
+    if not device.has(adapters.MATRICES):
+        return device
+    keys = [adapters.describe(each).key for each in adapters.adapters()]
+    return probe_fragments(device, str(keys.index(device.key))).device
+
+
+def _limits(granted: Any) -> Limits:
+    from gemmtune.executors.local.adapters import LIMITS
+
+    return Limits(**{name: int(granted[dashed]) for name, dashed in LIMITS.items()})
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """What wgpu raises about a device that is lost leaves as `DeviceLostError`."""
+    import wgpu
+
+    try:
+        yield
+    except wgpu.GPUError as error:
+        if "device is lost" not in str(error).lower():
+            raise
+        raise DeviceLostError(
+            f"the device {name} is lost: its driver gave it up, or it was destroyed; request "
+            "another one and make its buffers anew"
+        ) from error
