@@ -44,8 +44,8 @@ MATRICES = replace(
     H100,
     features=(*H100.features, "cooperative-matrix"),
     fragments=(
-        Fragment(size=16, ab="f16", acc="f16"),
-        Fragment(size=16, ab="f16", acc="f32"),
+        Fragment(size=16, ab="f16", acc="f16", storage=(1, 2, 4)),
+        Fragment(size=16, ab="f16", acc="f32", storage=(1, 2, 4)),
     ),
 )
 """The same with them."""

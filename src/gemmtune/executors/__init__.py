@@ -100,9 +100,7 @@ def unheeded(job_id: int) -> None:
 
 
 def list_devices(memory: Memory | None = None) -> list[Device]:
-    """Every adapter of this machine, in the order of the indices that ``local:`` takes.
-
-    ``memory`` as in `open_executor`.
+    """Every adapter here, in the order of the indices that ``local:`` takes; see `open_executor`.
 
     Raises:
         MissingExtraError: wgpu is not installed.

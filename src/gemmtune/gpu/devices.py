@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from gemmtune.device import Device, Limits
-from gemmtune.errors import DeviceLostError, MissingExtraError, UnlockError
+from gemmtune.errors import DeviceLostError, MissingExtraError, StoreError, UnlockError
+from gemmtune.lookup.paths import default_paths
 from gemmtune.unlock import VARIABLE, library_path
 
 
@@ -73,9 +74,8 @@ def describe(wgpu_device: Any) -> Device:
     """The device as it was requested: its own features and limits, not all of the adapter's.
 
     Runs a kernel of one invocation for the size of subgroups, and has fragments of native matrices
-    tried in processes of their own unless that is known already.
+    tried in processes of their own unless the user's database remembers what came of it.
     """
-    from gemmtune.executors.fragments import probe_fragments
     from gemmtune.executors.local import adapters
 
     whole = adapters.describe(wgpu_device.adapter)
@@ -91,7 +91,19 @@ def describe(wgpu_device: Any) -> Device:
     if not device.has(adapters.MATRICES):
         return device
     keys = [adapters.describe(each).key for each in adapters.adapters()]
-    return probe_fragments(device, str(keys.index(device.key))).device
+    return _probed(device, str(keys.index(device.key)))
+
+
+def _probed(device: Device, selector: str) -> Device:
+    """With what the user's database remembers of it, or what is found out and kept there."""
+    from gemmtune.executors.probing import probe
+    from gemmtune.store import Store
+
+    try:
+        with Store.open(default_paths(os.environ)[0]) as store:
+            return probe(device, selector, store).device
+    except StoreError:
+        return probe(device, selector).device
 
 
 def _limits(granted: Any) -> Limits:

@@ -233,7 +233,9 @@ def _check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
         yield f"load is {c.load}; it must be 0, or 8 with vec 4"
     for o, source in zip(c.operands(gemm), (c.a_from, c.b_from), strict=True):
         if source == "storage":
-            yield from _check_storage(o, c, gemm)
+            yield from _check_storage(o, gemm)
+            if fragment is not None and c.vec not in fragment.storage:
+                yield f"fragments loaded {c.vec} elements at a time from storage are wrong here"
         elif source != "workgroup":
             yield f"{o.name}_from is {source!r}, not one of {', '.join(SOURCES)}"
         elif o.uneven:
@@ -242,7 +244,7 @@ def _check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
             yield f"rows of {o.name} are not aligned to {2 * c.load} bytes"
 
 
-def _check_storage(o: TileOperand, c: CoopmatConfig, gemm: Gemm) -> Iterator[str]:
+def _check_storage(o: TileOperand, gemm: Gemm) -> Iterator[str]:
     """Fragments of an operand come from memory as they are: nothing can be cut off or padded."""
     if o.edge or o.edge_k:
         yield f"fragments of {o.name} from storage need static dims that tiles divide"
@@ -303,8 +305,9 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
     """
     if supported(gemm, device):
         return
+    vecs = {frag: _vec(frag, gemm, device) for frag in _sizes(gemm, device)}
     for frag, (subgroups_m, subgroups_n), frags_m, frags_n, depth in product(
-        _sizes(gemm, device), _GRIDS, _FRAGS, _FRAGS, (1, 2, 4)
+        vecs, _GRIDS, _FRAGS, _FRAGS, (1, 2, 4)
     ):
         tile_m, tile_n = subgroups_m * frags_m * frag, subgroups_n * frags_n * frag
         if tile_m >= 2 * max(gemm.m, frag) or tile_n >= 2 * max(gemm.n, frag):
@@ -323,19 +326,26 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
         }
         one_row = tile_m >= gemm.m or tile_n >= gemm.n
         for group_m in (1,) if one_row else (1, 8):
-            for config in _schedules(sizes | {"group_m": group_m}, gemm):
+            for config in _schedules(sizes | {"group_m": group_m, "vec": vecs[frag]}):
                 if _fits(config, gemm, device):
                     yield config
 
 
-def _schedules(sizes: dict[str, Any], gemm: Gemm) -> Iterator[CoopmatConfig]:
-    """Every way to move tiles of these sizes."""
+def _vec(frag: int, gemm: Gemm, device: Device) -> int:
+    """The most elements that rows are aligned to and fragments can be loaded by."""
     rows = ((gemm.m if gemm.trans_a else gemm.k, "a"), (gemm.k if gemm.trans_b else gemm.n, "b"))
-    aligned = min(access_width(4, row, gemm, name) for row, name in rows) == 4
+    fragment = device.fragment(frag, "f16", gemm.acc)
+    widths = (1, 2, 4) if fragment is None else fragment.workgroup
+    aligned = [w for w in widths if all(access_width(w, row, gemm, x) == w for row, x in rows)]
+    # Fragments are loaded by vectors also where rows of A or B have to be read by the element.
+    return max(aligned if max(aligned, default=1) > 1 else [w for w in widths if w <= 2] or widths)
+
+
+def _schedules(sizes: dict[str, Any]) -> Iterator[CoopmatConfig]:
+    """Every way to move tiles of these sizes."""
     for (dims, checked), (stages, prefetch), load in product(_COMPILED, _BUFFERING, (0, 8)):
         plain = CoopmatConfig(
             **sizes,
-            vec=4 if aligned else 2,
             pad=8,
             stages=stages,
             prefetch=prefetch,
