@@ -266,6 +266,8 @@ def test_time_is_split_by_what_it_went_into(store: Store) -> None:
     assert result.times.verify_s == pytest.approx(10 * 0.1)
     assert result.times.measure_s == pytest.approx(10 * 0.1)
     assert result.times.search_s == 0.0
+    assert result.times.total_s == result.seconds_s
+    assert sum(result.times.device_s.values()) >= result.seconds_s
 
 
 def test_the_model_beats_random_with_as_many_trials(tmp_path: Path) -> None:

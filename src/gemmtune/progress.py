@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TextIO, TypeAlias
 
-from gemmtune.job import FailureKind
+from gemmtune.job import FailureKind, Times
 from gemmtune.problem import Gemm
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ class ProblemFinished:
     """Configs that this run measured."""
     standing: Standing
     """The end."""
+    times: Times
+    """Where the time went."""
 
 
 Event: TypeAlias = (
@@ -204,6 +206,8 @@ class Progress:
                 self._line(f"{event.gemm.key}: skipped: {event.reason}")
             case ProblemFinished():
                 self._line(finished_line(event))
+                if event.measured:
+                    self._line(times_line(event))
             case SpaceListed() | TrialFinished() | Tick():
                 if self._mode == "plain" and self._now() - self._shown_at >= self._interval_s:
                     self._line(self._state.line())
@@ -321,6 +325,17 @@ def finished_line(event: ProblemFinished) -> str:
     if standing.failures:
         parts.append(f"failed {failure_words(standing)}")
     return ", ".join(parts) + f" ({_STOP_WORDS[event.stop]})"
+
+
+def times_line(event: ProblemFinished) -> str:
+    """How many configs a minute, and what the device did meanwhile, in one line."""
+    total_s = max(event.seconds_s, 1e-9)
+    shares = (
+        f"{name} {seconds_s / total_s:.0%}" for name, seconds_s in event.times.device_s.items()
+    )
+    return (
+        f"  {60 * event.measured / total_s:.0f} configs a minute; the device: {', '.join(shares)}"
+    )
 
 
 def failure_words(standing: Standing) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gemmtune.cli.options import (
@@ -73,6 +74,7 @@ def add(commands: Commands) -> None:
     show = parser.add_mutually_exclusive_group()
     show.add_argument("--plain", action="store_true", help="progress as plain lines")
     show.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--profile", action="store_true", help="print where the time went")
     add_json(parser)
 
 
@@ -170,7 +172,24 @@ def _print(
         f"speed-up: over the default config; spread: interquartile range; "
         f"inputs {policy(args).cache}; kept in {where}"
     )
+    if args.profile:
+        _print_profile(results)
     print_software_note(device)
+
+
+def _print_profile(results: Sequence[TuneResult]) -> None:
+    """What a config costs, step by step, and how busy the device was."""
+    print()
+    rows = []
+    for result in results:
+        spent, configs = result.times, max(result.measured, 1)
+        workers = {"compile": spent.compile_s, "wait": spent.wait_s}
+        for step, seconds_s in {"search": spent.search_s, **workers, **spent.device_s}.items():
+            share = percent(seconds_s / spent.total_s) if step in spent.device_s else "-"
+            each, total = duration(1e9 * seconds_s / configs), duration(1e9 * seconds_s)
+            rows.append((result.gemm.key, step, each, total, share))
+    print_table(("problem", "step", "per config", "in all", "of the device"), rows)
+    print("search: this process; compile, wait: many workers at once; the others: one at a time")
 
 
 def _row(result: TuneResult) -> tuple[str, ...]:
@@ -203,6 +222,7 @@ def _as_json(result: TuneResult) -> dict[str, Any]:
         "failures": dict(result.failures),
         "seconds_s": result.seconds_s,
         "stop": result.stop,
+        "times": asdict(result.times),
     }
 
 

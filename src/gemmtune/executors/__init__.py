@@ -31,8 +31,9 @@ class Executor(Protocol):
     capacity: int
     """Jobs worth having in flight at once; submitting more waits in the queue."""
     on_grant: Callable[[int], None]
-    """Called with a job's id before the job is given the device, from within the other methods.
-    Until it returns the device waits. Does nothing unless it is set; `cancel` calls it for none."""
+    """Called with a job's id before the job is given the device, from any thread but never twice at
+    once. Until it returns the device waits. Does nothing unless it is set; `cancel` calls it for
+    none. What it raises, if that is a `GemmtuneError`, leaves another method."""
 
     def submit(self, job: Job) -> None:
         """Take a job; returns at once."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from gemmtune.device import Device
 from gemmtune.executors import Executor, unheeded
-from gemmtune.job import Failure, Job, Measurement, Outcome
+from gemmtune.job import Failure, Job, Measurement, Outcome, Times
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.problem import Gemm
@@ -28,7 +28,7 @@ from gemmtune.render import generator_hash, render
 from gemmtune.search import Search
 from gemmtune.store import Owner, Row, Store
 from gemmtune.tune.known import Known
-from gemmtune.tune.options import Times, TuneOptions, TuneResult
+from gemmtune.tune.options import TuneOptions, TuneResult
 from gemmtune.tune.relatives import relatives
 
 T = TypeVar("T")
@@ -100,6 +100,7 @@ class Tuning:
         standing = self._known.standing()
         seconds_s = self._now() - self._began_s
         measured = len(self._outcomes)
+        spent = Times.of(self._outcomes, self._search_s, seconds_s)
         self._report(
             ProblemFinished(
                 gemm=self._gemm,
@@ -107,6 +108,7 @@ class Tuning:
                 seconds_s=seconds_s,
                 measured=measured,
                 standing=standing,
+                times=spent,
             )
         )
         return TuneResult(
@@ -118,12 +120,7 @@ class Tuning:
             failures=standing.failures,
             seconds_s=seconds_s,
             stop=stop,
-            times=Times(
-                compile_s=sum(outcome.compile_s for outcome in self._outcomes),
-                verify_s=sum(outcome.verify_s for outcome in self._outcomes),
-                measure_s=sum(outcome.measure_s for outcome in self._outcomes),
-                search_s=self._search_s,
-            ),
+            times=spent,
         )
 
     def _measure(self) -> StopReason:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gemmtune.errors import UsageError
-from gemmtune.job import FailureKind, Policy
+from gemmtune.job import FailureKind, Policy, Times
 from gemmtune.kernels import FAMILIES
 from gemmtune.problem import Gemm
 from gemmtune.progress import StopReason
@@ -50,20 +50,6 @@ class TuneOptions:
         for name in self.families:
             if name not in FAMILIES:
                 raise UsageError(f"there is no family {name!r}; there are {', '.join(FAMILIES)}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
-    """Where the wall time went; what runs in several workers at once adds up to more."""
-
-    compile_s: float = 0.0
-    """Shader compilation."""
-    verify_s: float = 0.0
-    """Inputs, reference and comparison."""
-    measure_s: float = 0.0
-    """Warm-up and repetitions."""
-    search_s: float = 0.0
-    """Listing the space, choosing and rendering configs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

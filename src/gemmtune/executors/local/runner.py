@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,31 +111,19 @@ class Runner:
             compiled: what `compile` gave.
             idle_s: how long the device has had nothing to do.
         """
-        job, started = compiled.job, time.perf_counter()
-        verified = started
+        job, laps = compiled.job, _Laps()
         try:
-            with self._gpu.failing_as("validation"):
+            with laps.lap("prepare_s"), self._gpu.failing_as("validation"):
                 problem = self._prepare(job)
-            plans, verdict = self._verify(compiled, problem)
-            verified = time.perf_counter()
+            with laps.lap("verify_s"):
+                plans, verdict = self._verify(compiled, problem)
             with self._gpu.failing_as("validation"):
-                result = self._time(compiled, problem, plans, verdict, idle_s)
+                result = self._time(compiled, problem, plans, verdict, idle_s, laps)
         except JobError as error:
-            return _failed(
-                job,
-                error,
-                compile_s=compiled.compile_s,
-                verify_s=(verified if verified > started else time.perf_counter()) - started,
-            )
+            return _failed(job, error, compile_s=compiled.compile_s, **laps.seconds)
         finally:
             self._drop_if_large()
-        return Outcome(
-            job_id=job.id,
-            result=result,
-            compile_s=compiled.compile_s,
-            verify_s=verified - started,
-            measure_s=time.perf_counter() - verified,
-        )
+        return Outcome(job_id=job.id, result=result, compile_s=compiled.compile_s, **laps.seconds)
 
     def _stopwatch(self) -> timing.Stopwatch:
         if self._watch is None:
@@ -190,7 +179,6 @@ class Runner:
             def whole() -> None:
                 for dispatch in dispatches:
                     self._gpu.submit([[dispatch]])
-                self._gpu.wait()
 
             return plans, problem.verifier.check(whole)
 
@@ -211,6 +199,7 @@ class Runner:
         plans: tuple[timing.Plan, ...],
         verdict: Verdict,
         idle_s: float,
+        laps: _Laps,
     ) -> Measurement:
         operands, policy = problem.operands, self._policy
         inputs = [(operands.a, operands.b)]
@@ -221,17 +210,19 @@ class Runner:
             variants = [_dispatches(compiled, operands, parts, pair) for pair in inputs]
             return timing.Run(self._stopwatch(), variants, apart=apart)
 
-        parts = _parts(plans)
-        apart = len(parts) > len(plans)
-        run = run_in(parts, apart=apart)
-        warm_ns = run.warm_up(sum(plan.time_ns for plan in plans), policy, idle_s)
-        if apart and warm_ns <= policy.dispatch_limit_s * timing.NS / 2:
-            # The plan was made on a clock that was still low.
-            launches = compiled.job.kernel.launches
-            whole = [(index, 0, launch.workgroups) for index, launch in enumerate(launches)]
-            run = run_in(whole, apart=False)
-            warm_ns = run.warm_up(warm_ns, policy, 0.0)
-        timed = run.measure(warm_ns, policy, compiled.job.best_ns)
+        with laps.lap("warm_s"):
+            parts = _parts(plans)
+            apart = len(parts) > len(plans)
+            run = run_in(parts, apart=apart)
+            warm_ns = run.warm_up(sum(plan.time_ns for plan in plans), policy, idle_s)
+            if apart and warm_ns <= policy.dispatch_limit_s * timing.NS / 2:
+                # The plan was made on a clock that was still low.
+                launches = compiled.job.kernel.launches
+                whole = [(index, 0, launch.workgroups) for index, launch in enumerate(launches)]
+                run = run_in(whole, apart=False)
+                warm_ns = run.warm_up(warm_ns, policy, 0.0)
+        with laps.lap("measure_s"):
+            timed = run.measure(warm_ns, policy, compiled.job.best_ns)
         largest = verdict.max_reference
         return Measurement(
             time_ns=timed.time_ns,
@@ -261,6 +252,22 @@ def _dispatches(
     ]
 
 
-def _failed(job: Job, error: JobError, *, compile_s: float, verify_s: float = 0.0) -> Outcome:
+class _Laps:
+    """Wall time of a job's steps, by the names that `Outcome` has for them."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        """Times what is within, also where it fails."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - started
+
+
+def _failed(job: Job, error: JobError, **seconds: float) -> Outcome:
     failure = Failure(kind=error.kind, message=str(error))
-    return Outcome(job_id=job.id, result=failure, compile_s=compile_s, verify_s=verify_s)
+    return Outcome(job_id=job.id, result=failure, **seconds)
