@@ -136,11 +136,24 @@ class Outcome:
     """Wall time of warm-up."""
     measure_s: float = 0.0
     """Wall time of repetitions."""
+    reference_ns: float | None = None
+    """Time of a kernel that never changes, right afterwards: how fast the device was just then."""
+    reference_spread: float = 0.0
+    """Range of the samples of that over their mean."""
 
     @property
     def device_s(self) -> float:
         """How long the job had the device."""
         return self.prepare_s + self.verify_s + self.warm_s + self.measure_s
+
+    @property
+    def kept_s(self) -> dict[str, float]:
+        """The wall times that are kept: compiling, all of verifying, all of timing."""
+        return {
+            "compile_s": self.compile_s,
+            "verify_s": self.prepare_s + self.verify_s,
+            "measure_s": self.warm_s + self.measure_s,
+        }
 
     @property
     def ok(self) -> bool:

@@ -168,17 +168,15 @@ def owner_columns(owner: Owner) -> dict[str, str | int]:
 
 def outcome_columns(outcome: Outcome) -> dict[str, Any]:
     """The columns that an outcome fills."""
-    times = {
-        "compile_s": outcome.compile_s,
-        "verify_s": outcome.prepare_s + outcome.verify_s,
-        "measure_s": outcome.warm_s + outcome.measure_s,
-    }
+    times = outcome.kept_s
     if isinstance(outcome.result, Measurement):
         if not 0.0 < outcome.result.time_ns < math.inf:
             raise ValueError(f"a measurement's time is {outcome.result.time_ns} ns")
         cleared = {"failure_kind": None, "failure_message": None}
         return {"status": "ok"} | asdict(outcome.result) | cleared | times
-    return {"status": "failed"} | failure_columns(outcome.result) | times
+    # A config may have had a time before, and fail when it is measured again.
+    none: dict[str, Any] = {f.name: None for f in fields(Measurement)}
+    return {"status": "failed"} | none | failure_columns(outcome.result) | times
 
 
 def failure_columns(failure: Failure) -> dict[str, str]:

@@ -59,7 +59,17 @@ class TuneResult:
     gemm: Gemm
     """The problem."""
     best: Row | None
-    """The fastest row that counts, from whichever run; None when nothing worked."""
+    """The winner among the rows that count, from whichever run; None when nothing worked."""
+    tied: tuple[Row, ...]
+    """The rows as fast as it, itself first."""
+    finalists: int
+    """How many leaders this run measured in turn at its end."""
+    repaired: int
+    """How many configs this run measured again because a drift of the device had touched them."""
+    doubtful: bool
+    """Configs measured once still seem faster than the winner of the finals."""
+    drifts: tuple[str, ...]
+    """How the device deviated from its usual speed during this run, in words."""
     default_ns: float | None
     """Median time of the default config; None when it failed."""
     trials: int

@@ -12,6 +12,7 @@ from gemmtune.device import Device
 from gemmtune.executors.local import timing
 from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError
 from gemmtune.executors.local.operands import SLACK_BYTES, Helpers, Operands, kernel_bindings
+from gemmtune.executors.local.sentinel import Sentinel
 from gemmtune.executors.local.verify import Expected, Verdict, Verifier
 from gemmtune.job import Failure, Job, Measurement, Outcome, Policy, Versions
 from gemmtune.kernels.base import check_problem
@@ -62,6 +63,7 @@ class Runner:
         self._policy = policy or Policy()
         self._helpers = Helpers(self._gpu)
         self._watch: timing.Stopwatch | None = None
+        self._sentinel: Sentinel | None = None
         self._problem: _Problem | None = None
 
     @property
@@ -119,11 +121,19 @@ class Runner:
                 plans, verdict = self._verify(compiled, problem)
             with self._gpu.failing_as("validation"):
                 result = self._time(compiled, problem, plans, verdict, idle_s, laps)
+            reference_ns, reference_spread = self._reference(laps)
         except JobError as error:
             return _failed(job, error, compile_s=compiled.compile_s, **laps.seconds)
         finally:
             self._drop_if_large()
-        return Outcome(job_id=job.id, result=result, compile_s=compiled.compile_s, **laps.seconds)
+        return Outcome(
+            job_id=job.id,
+            result=result,
+            compile_s=compiled.compile_s,
+            reference_ns=reference_ns,
+            reference_spread=reference_spread,
+            **laps.seconds,
+        )
 
     def _stopwatch(self) -> timing.Stopwatch:
         if self._watch is None:
@@ -131,6 +141,15 @@ class Runner:
             with self._gpu.failing_as("validation"):
                 self._watch = timing.Stopwatch(self._gpu, self._helpers.load(*buffers))
         return self._watch
+
+    def _reference(self, laps: _Laps) -> tuple[float | None, float]:
+        """How fast the device is now; not where the policy spends no time on times."""
+        if self._policy.min_time_s <= 0.0:
+            return None, 0.0
+        with laps.lap("measure_s"), self._gpu.failing_as("validation"):
+            if self._sentinel is None:
+                self._sentinel = Sentinel(self._gpu, self._helpers, self._stopwatch())
+            return self._sentinel.measure()
 
     def _prepare(self, job: Job) -> _Problem:
         """The job's buffers and its right answer; kept from the job before where it is the same."""
@@ -265,7 +284,8 @@ class _Laps:
         try:
             yield
         finally:
-            self.seconds[name] = time.perf_counter() - started
+            lasted_s = time.perf_counter() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + lasted_s
 
 
 def _failed(job: Job, error: JobError, **seconds: float) -> Outcome:
