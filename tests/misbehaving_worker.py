@@ -32,12 +32,20 @@ def say(op: str, **content: Any) -> None:
     sys.stdout.flush()
 
 
+def crowd(folder: Path, *, alive: bool = False) -> int:
+    """How many processes were ever here, this one included, or how many of these still live."""
+    (folder / str(os.getpid())).touch()
+    return sum(not alive or Path(f"/proc/{file.name}").exists() for file in folder.iterdir())
+
+
 def act(word: str) -> None:
-    """Hang, die, touch a file or wait for one; anything else is no trouble."""
+    """Hang, die, touch a file, wait for one or for others; anything else is no trouble."""
     word, _, path = word.partition(":")
     if word == "touch":
         Path(path).touch()
     while word == "die-after" and not Path(path).exists():
+        time.sleep(0.01)
+    while word == "meet" and crowd(Path(path)) < 3:
         time.sleep(0.01)
     if word == "hang":
         time.sleep(3600)
@@ -55,6 +63,10 @@ def outcome(job: Job, word: str, began_s: float) -> Outcome:
     if word.startswith("lost-once:") and not flag.exists():
         flag.touch()
         result = Failure(kind="device_lost", message="the device is gone")
+    elif word == "full" or (
+        word.startswith("crowded:") and crowd(Path(word.removeprefix("crowded:")), alive=True) > 2
+    ):
+        result = Failure(kind="out_of_memory", message="no memory left")
     elif word == "lost":
         result = Failure(kind="device_lost", message="the device is gone")
     else:
@@ -91,7 +103,7 @@ def main() -> None:
         act(running)
         result = outcome(job, running, began_s)
         say("outcome", outcome=result.to_json())
-        if not result.ok:
+        if isinstance(result.result, Failure) and result.result.kind == "device_lost":
             os._exit(0)
 
 

@@ -30,7 +30,7 @@ LAYERS = [
     {"errors", "_data"},
     {"problem", "device", "dialect"},
     {"kernels"},
-    {"job", "render", "reference", "shapes", "validity"},
+    {"job", "render", "reference", "shapes", "ties", "validity"},
     {"probes", "schema", "unlock", "landscape"},
     {"lookup", "store", "executors", "kerneltuner"},
     {"search", "progress", "export", "gpu"},

@@ -18,8 +18,9 @@ from conftest import QUICK
 from gemmtune.errors import DeviceError, ExecutorError, UsageError
 from gemmtune.executors import Executor, open_executor, unheeded
 from gemmtune.executors.fake import DEVICE, FakeExecutor, model_ns
-from gemmtune.executors.pool import Pool, default_workers, worker_command
+from gemmtune.executors.pool import MOST_WORKERS, Pool, default_workers, worker_command
 from gemmtune.executors.replay import ReplayExecutor
+from gemmtune.executors.turnstile import Turnstile
 from gemmtune.job import FAILURE_KINDS, Failure, Job, Measurement, Outcome
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Kernel, Launch
@@ -256,6 +257,33 @@ def test_a_job_that_lost_its_device_to_another_ones_fault_runs_again(
     assert outcomes[2].ok
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_where_memory_is_short_fewer_workers_do_all_jobs(
+    pool: Callable[..., Pool], tmp_path: Path
+) -> None:
+    workers = pool(workers=4)
+    for job_id in range(12):
+        workers.submit(told(job_id, f"meet:{tmp_path} crowded:{tmp_path}"))
+
+    outcomes = everything(workers)
+
+    assert len(outcomes) == 12
+    assert all(outcome.ok for outcome in outcomes)
+    assert workers.capacity == 2
+
+
+def test_a_job_that_never_fits_into_memory_fails(pool: Callable[..., Pool]) -> None:
+    workers = pool(workers=4)
+    for job_id in range(8):
+        workers.submit(told(job_id, "fine full" if job_id < 4 else "fine fine"))
+
+    outcomes = {outcome.job_id: outcome for outcome in everything(workers)}
+
+    assert [failure(outcomes[job_id]).kind for job_id in range(4)] == ["out_of_memory"] * 4
+    assert all(outcomes[job_id].ok for job_id in range(4, 8))
+    assert workers.capacity == 2
+
+
 def test_only_one_job_has_the_device_at_a_time(pool: Callable[..., Pool]) -> None:
     workers = pool(workers=3)
     for job_id in range(9):
@@ -265,6 +293,49 @@ def test_only_one_job_has_the_device_at_a_time(pool: Callable[..., Pool]) -> Non
 
     assert len(turns) == 9
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(turns))
+
+
+class Ear:
+    """As much of a worker as a turnstile sees."""
+
+    def __init__(self) -> None:
+        self.granted: list[float] = []
+
+    def send(self, op: str, *, idle_s: float) -> None:
+        assert op == "grant"
+        self.granted.append(idle_s)
+
+
+def test_the_device_is_handed_on_before_anybody_reads_the_outcome() -> None:
+    announced: list[Ear] = []
+    turnstile = Turnstile(announced.append)  # type: ignore[arg-type]
+    first, second, third = ears = [Ear() for _ in range(3)]
+    for ear in ears:
+        turnstile.put((ear, {"op": "ready"}))  # type: ignore[arg-type]
+    assert [len(ear.granted) for ear in ears] == [1, 0, 0]
+
+    turnstile.put((first, {"op": "outcome"}))  # type: ignore[arg-type]
+    assert [len(ear.granted) for ear in ears] == [1, 1, 0]
+
+    # One that dies gives the device back too, and gives up its place where it had not got it.
+    turnstile.put((second, None))  # type: ignore[arg-type]
+    turnstile.leave(third)  # type: ignore[arg-type]
+    assert [len(ear.granted) for ear in ears] == [1, 1, 1]
+    turnstile.put((first, {"op": "ready"}))  # type: ignore[arg-type]
+    assert len(first.granted) == 2
+    assert first.granted[0] == 1e6
+    assert first.granted[1] < 60.0
+    assert announced == [*ears, first]
+
+
+def test_a_killed_jobs_time_on_the_device_is_kept(pool: Callable[..., Pool]) -> None:
+    workers = pool()
+    workers.submit(told(1, "fine hang", run_limit_s=0.3))
+
+    outcome = workers.next()
+
+    assert outcome is not None
+    assert outcome.device_s >= 0.3
 
 
 def test_an_outcome_that_came_in_time_counts_however_late_it_is_read(
@@ -292,7 +363,8 @@ def test_cancel_and_close_leave_no_process(pool: Callable[..., Pool]) -> None:
     workers = pool(workers=2)
     workers.submit(told(1, "fine hang"))
     workers.submit(told(2, "hang fine"))
-    assert workers.next(timeout_s=0.5) is None
+    while any(worker.task is None for worker in workers._workers.values()):
+        assert workers.next(timeout_s=0.1) is None
     pids = [process.pid for process in workers._workers]
 
     assert sorted(workers.cancel()) == [1, 2]
@@ -355,7 +427,7 @@ def test_software_adapters_get_fewer_workers_than_hardware() -> None:
     software = replace(DEVICE, adapter_type="cpu")
 
     assert 1 <= default_workers(software) <= 2
-    assert 1 <= default_workers(DEVICE) <= 8
+    assert 1 <= default_workers(DEVICE) <= MOST_WORKERS
 
 
 def test_worker_command_carries_the_policy() -> None:

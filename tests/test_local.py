@@ -301,15 +301,6 @@ def test_a_kernel_that_runs_for_ever_is_killed_and_the_next_one_runs(executor: P
     assert_right(second)
 
 
-def test_a_config_far_behind_the_best_gets_one_sample(executor: Pool) -> None:
-    executor.submit(Job(id=1, gemm=GEMM, kernel=written(RIGHT), best_ns=1.0))
-
-    outcome = executor.next()
-
-    assert outcome is not None
-    assert assert_right(outcome).repetitions == 1
-
-
 # Parts of it, in this process
 
 
@@ -432,6 +423,17 @@ def test_passes_in_parts_are_as_right_as_whole(gpu: Gpu) -> None:
     assert isinstance(compiled, Compiled)
 
     assert_right(runner.run(compiled))
+
+
+@pytest.mark.parametrize(("best_ns", "samples"), [(None, 9), (1e12, 9), (1.0, 3)])
+def test_a_config_out_of_the_best_ones_reach_gets_few_samples(
+    gpu: Gpu, best_ns: float | None, samples: int
+) -> None:
+    runner = Runner(gpu.device.key, replace(QUICK, min_repetitions=9, max_repetitions=9))
+    compiled = runner.compile(Job(id=1, gemm=GEMM, kernel=written(RIGHT), best_ns=best_ns))
+    assert isinstance(compiled, Compiled)
+
+    assert assert_right(runner.run(compiled)).repetitions == samples
 
 
 def test_cold_inputs_are_measured_too(gpu: Gpu) -> None:

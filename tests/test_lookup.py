@@ -49,6 +49,7 @@ from gemmtune.lookup.catalogue import Catalogue, signature_of
 from gemmtune.problem import Gemm
 from gemmtune.schema import SCHEMA, USUAL_POLICY
 from gemmtune.store import Store
+from gemmtune.ties import tied
 from strategies import DEVICES, H100, LAVAPIPE, gemms
 
 HALF = Gemm(m=64, n=64, k=64, a="f16", b="f16", c="f16")
@@ -86,6 +87,30 @@ def test_exact_is_the_fastest_measurement_of_this_problem_here(store: Store, pat
     assert found.device == DEVICE
     assert found.problem_key == GEMM.key
     assert found.gflops == pytest.approx(2 * 64**3 / 100.0)
+
+
+def test_of_several_as_fast_the_one_that_takes_least_is_exact(store: Store, path: Path) -> None:
+    # config_of(n): tiles of 1 + n % 8 by 1 + n // 8, one invocation each.
+    add(store, 100.0, config_of(63))
+    add(store, 100.4, config_of(9))
+    add(store, 100.2, config_of(36))
+    add(store, 101.0, config_of(0))
+
+    found = lookup(GEMM, DEVICE.key, path=path)
+
+    assert (found.config, found.time_ns) == (config_of(9), 100.4)
+    assert tied(store.measurements(DEVICE.key, GEMM.key), GEMM)[0].config == found.config
+
+
+def test_of_those_the_winner_is_the_same_in_whatever_order_they_came(tmp_path: Path) -> None:
+    found = []
+    for name, order in (("one.db", (1, 8, 63)), ("two.db", (63, 8, 1))):
+        with Store.open(tmp_path / name) as store:
+            for number in order:
+                add(store, 100.0, config_of(number))
+        found.append(lookup(GEMM, DEVICE.key, path=tmp_path / name).config)
+
+    assert found[0] == found[1] == config_of(8)
 
 
 def test_values_of_alpha_do_not_matter_but_reading_c_does(store: Store, path: Path) -> None:

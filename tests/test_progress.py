@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gemmtune import Gemm
+from gemmtune.job import Times
 from gemmtune.progress import (
     Event,
     Mode,
@@ -31,6 +32,8 @@ BEST = Standing(
     best_config="vec=4",
     default_ns=2.5e6,
 )
+
+TIMES = Times(measure_s=30.6, warm_s=12.24, verify_s=6.12, compile_s=500.0, total_s=61.2)
 
 
 class Clock:
@@ -63,7 +66,9 @@ def trial(standing: Standing = BEST) -> TrialFinished:
 
 
 def finished(stop: StopReason = "budget", measured: int = 12) -> ProblemFinished:
-    return ProblemFinished(gemm=GEMM, stop=stop, seconds_s=61.2, measured=measured, standing=BEST)
+    return ProblemFinished(
+        gemm=GEMM, stop=stop, seconds_s=61.2, measured=measured, standing=BEST, times=TIMES
+    )
 
 
 def play(events: list[tuple[float, Event]], mode: Mode = "plain") -> list[str]:
@@ -115,7 +120,7 @@ def test_resuming_is_said() -> None:
 
 
 def test_the_end_says_what_came_of_it_and_why_it_ended() -> None:
-    _, line = play([(0, started()), (61, finished(measured=5))])
+    _, line, _ = play([(0, started()), (61, finished(measured=5))])
 
     assert line == (
         f"{GEMM.key}: 1000.0 GFLOP/s tiled, 2.50x the default, 5 configs in 61 s, 12 in all, "
@@ -123,8 +128,21 @@ def test_the_end_says_what_came_of_it_and_why_it_ended() -> None:
     )
 
 
+def test_the_end_says_what_the_device_did_meanwhile() -> None:
+    *_, line = play([(0, started()), (61, finished(measured=51))])
+
+    assert line == (
+        "  50 configs a minute; the device: "
+        "measure 50%, warm up 20%, verify 10%, prepare 0%, idle 20%"
+    )
+
+
+def test_a_run_with_nothing_left_to_measure_says_nothing_of_the_device() -> None:
+    assert len(play([(0, started()), (1, finished("trials", measured=0))])) == 2
+
+
 def test_an_interruption_says_that_the_same_command_continues() -> None:
-    *_, line = play([(0, started()), (3, finished("interrupted"))])
+    _, line, _ = play([(0, started()), (3, finished("interrupted"))])
 
     assert "all results are kept, the same command continues" in line
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -33,8 +34,8 @@ class Policy:
     """Samples, at most."""
     dispatch_limit_s: float = 0.2
     """No single dispatch may be expected to take longer; longer problems run in parts."""
-    give_up_factor: float = 3.0
-    """A config this many times slower than the best so far gets one sample only."""
+    give_up_factor: float = 1.2
+    """A config this many times slower than the best so far, after warm-up, gets three samples."""
     cache: Literal["hot", "cold"] = "cold"
     """hot: every repetition reads the same inputs. cold: they rotate past the last-level cache."""
 
@@ -125,10 +126,34 @@ class Outcome:
     """Its time, or why it has none."""
     compile_s: float = 0.0
     """Wall time of shader module and pipeline creation."""
+    wait_s: float = 0.0
+    """Wall time of waiting for the device."""
+    prepare_s: float = 0.0
+    """Wall time of making inputs and reference, where they were not kept from the job before."""
     verify_s: float = 0.0
-    """Wall time of inputs, reference and comparison."""
+    """Wall time of planning dispatches, running twice and comparing."""
+    warm_s: float = 0.0
+    """Wall time of warm-up."""
     measure_s: float = 0.0
-    """Wall time of warm-up and repetitions."""
+    """Wall time of repetitions."""
+    reference_ns: float | None = None
+    """Time of a kernel that never changes, right afterwards: how fast the device was just then."""
+    reference_spread: float = 0.0
+    """Range of the samples of that over their mean."""
+
+    @property
+    def device_s(self) -> float:
+        """How long the job had the device."""
+        return self.prepare_s + self.verify_s + self.warm_s + self.measure_s
+
+    @property
+    def kept_s(self) -> dict[str, float]:
+        """The wall times that are kept: compiling, all of verifying, all of timing."""
+        return {
+            "compile_s": self.compile_s,
+            "verify_s": self.prepare_s + self.verify_s,
+            "measure_s": self.warm_s + self.measure_s,
+        }
 
     @property
     def ok(self) -> bool:
@@ -148,6 +173,46 @@ class Outcome:
         if "measurement" in data:
             return cls(**rest, result=Measurement(**data["measurement"]))
         return cls(**rest, result=Failure(**data["failure"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Where the wall time of many jobs went; workers compile and wait at the same time."""
+
+    compile_s: float = 0.0
+    """Shader compilation."""
+    wait_s: float = 0.0
+    """Waiting for the device."""
+    prepare_s: float = 0.0
+    """The device makes inputs and references."""
+    verify_s: float = 0.0
+    """It runs kernels to compare what they give."""
+    warm_s: float = 0.0
+    """It warms up."""
+    measure_s: float = 0.0
+    """It repeats kernels for their times."""
+    search_s: float = 0.0
+    """Listing the space, choosing and rendering configs."""
+    total_s: float = 0.0
+    """All of it, from begin to end."""
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome], search_s: float, total_s: float) -> Times:
+        """What the outcomes add up to."""
+        steps = ("compile_s", "wait_s", "prepare_s", "verify_s", "warm_s", "measure_s")
+        sums = {name: sum(getattr(outcome, name) for outcome in outcomes) for name in steps}
+        return cls(**sums, search_s=search_s, total_s=total_s)
+
+    @property
+    def device_s(self) -> dict[str, float]:
+        """What the device did for how long; in the end, how long it did nothing."""
+        busy = {
+            "measure": self.measure_s,
+            "warm up": self.warm_s,
+            "verify": self.verify_s,
+            "prepare": self.prepare_s,
+        }
+        return busy | {"idle": max(0.0, self.total_s - sum(busy.values()))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

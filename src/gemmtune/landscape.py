@@ -65,7 +65,7 @@ class Recorded:
             result = Measurement(**values)
         else:
             result = Failure(kind=result.kind, message=result.message[:MESSAGE_LIMIT])
-        seconds = {name: float(_rounded(getattr(outcome, name))) for name in _SECONDS}
+        seconds = {name: float(_rounded(value)) for name, value in outcome.kept_s.items()}
         return cls(config=config, launches=launches, result=result, **seconds)
 
     @property

@@ -24,6 +24,7 @@ from gemmtune.errors import (
 )
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
+from gemmtune.ties import TIE
 
 SCHEMA = 2
 """Number of the schema this code writes. Every lower number still opens."""
@@ -49,25 +50,24 @@ WHERE place = 1
 """The fastest verified measurement of each problem on each device under each measurement policy,
 for times under different ones do not compare; ties break one way only."""
 
-LEADERS_QUERY = """
+LEADERS_QUERY = f"""
 SELECT problem, family, config, time_ns, max_rel_error, driver, backend, wgpu, compiler,
        generator_hash, policy
 FROM (
     SELECT p.json AS problem, m.family, m.config, m.time_ns, m.max_rel_error, m.driver, m.backend,
            m.wgpu, m.compiler, m.generator_hash, m.policy, m.config_key, m.uuid,
-           ROW_NUMBER() OVER (
+           MIN(m.time_ns) OVER (
                PARTITION BY m.problem_id, m.family, m.generator_hash, m.policy
-               ORDER BY m.time_ns, m.config_key, m.uuid
-           ) AS place
+           ) AS fastest_ns
     FROM measurements m
     JOIN devices d ON d.id = m.device_id
     JOIN problems p ON p.id = m.problem_id
     WHERE m.status = 'ok' AND d.key = ?
 ) ranked
-WHERE place = 1
+WHERE time_ns <= fastest_ns * {1 + TIE}
 ORDER BY time_ns, family, config_key, uuid
 """
-"""Like ``best`` for one device, but one row per family, template and policy, to fall back on."""
+"""Of one device, all that are tied for the fastest of a problem, family, template and policy."""
 
 USUAL_POLICY = "1/cold/0.05s/7"
 """`Policy.key` of how results are timed unless one asks for something else; written out because

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gemmtune.cli.options import (
@@ -73,6 +74,7 @@ def add(commands: Commands) -> None:
     show = parser.add_mutually_exclusive_group()
     show.add_argument("--plain", action="store_true", help="progress as plain lines")
     show.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--profile", action="store_true", help="print where the time went")
     add_json(parser)
 
 
@@ -164,16 +166,48 @@ def _print(
         facts = {"device": device.key, "database": where, "inputs": policy(args).cache}
         print_json(facts | {"problems": [*map(_as_json, results)]})
         return
-    headers = ("problem", "winner", "time", "GFLOP/s", "spread", "speed-up", "trials", "failed")
-    print_table(headers, [_row(result) for result in results])
+    headers = ("problem", "winner", "time", "GFLOP/s", "spread", "reps", "tied", "speed-up")
+    print_table((*headers, "trials", "failed"), [_row(result) for result in results])
     print(
-        f"speed-up: over the default config; spread: interquartile range; "
+        f"speed-up: over the default config; spread: interquartile range; tied: others as fast; "
         f"inputs {policy(args).cache}; kept in {where}"
     )
+    for result in results:
+        _print_doubts(result)
+    if args.profile:
+        _print_profile(results)
     print_software_note(device)
 
 
+def _print_doubts(result: TuneResult) -> None:
+    """What makes the numbers of a problem less sure than they look."""
+    key = result.gemm.key
+    for words in result.drifts:
+        print(f"{key}: for a while the device was {words}")
+    if result.repaired:
+        print(f"{key}: configs measured again because of that: {result.repaired}")
+    if result.doubtful:
+        print(f"{key}: others seemed faster when the device was; the same command tries more")
+
+
+def _print_profile(results: Sequence[TuneResult]) -> None:
+    """What a config costs, step by step, and how busy the device was."""
+    print()
+    rows = []
+    for result in results:
+        spent, configs = result.times, max(result.measured, 1)
+        workers = {"compile": spent.compile_s, "wait": spent.wait_s}
+        for step, seconds_s in {"search": spent.search_s, **workers, **spent.device_s}.items():
+            share = percent(seconds_s / spent.total_s) if step in spent.device_s else "-"
+            each, total = duration(1e9 * seconds_s / configs), duration(1e9 * seconds_s)
+            rows.append((result.gemm.key, step, each, total, share))
+    print_table(("problem", "step", "per config", "in all", "of the device"), rows)
+    print("search: this process; compile, wait: many workers at once; the others: one at a time")
+
+
 def _row(result: TuneResult) -> tuple[str, ...]:
+    from gemmtune.job import Measurement
+
     best, time_ns, spread = result.best, _best_ns(result), _spread(result)
     return (
         result.gemm.key,
@@ -181,6 +215,8 @@ def _row(result: TuneResult) -> tuple[str, ...]:
         duration(time_ns),
         gflops(result.gemm.flops / time_ns if time_ns else None),
         percent(spread),
+        str(best.result.repetitions) if best and isinstance(best.result, Measurement) else "-",
+        str(max(len(result.tied) - 1, 0)),
         times(result.default_ns / time_ns if result.default_ns and time_ns else None),
         str(result.trials),
         str(sum(result.failures.values())),
@@ -197,12 +233,18 @@ def _as_json(result: TuneResult) -> dict[str, Any]:
         "time_ns": time_ns,
         "gflops": result.gemm.flops / time_ns if time_ns else None,
         "spread": _spread(result),
+        "tied": [{"family": row.family, "config": row.config.to_json()} for row in result.tied],
+        "finalists": result.finalists,
+        "repaired": result.repaired,
+        "doubtful": result.doubtful,
+        "drifts": list(result.drifts),
         "default_ns": result.default_ns,
         "trials": result.trials,
         "measured": result.measured,
         "failures": dict(result.failures),
         "seconds_s": result.seconds_s,
         "stop": result.stop,
+        "times": asdict(result.times),
     }
 
 

@@ -31,17 +31,14 @@ class Executor(Protocol):
     capacity: int
     """Jobs worth having in flight at once; submitting more waits in the queue."""
     on_grant: Callable[[int], None]
-    """Called with a job's id before the job is given the device, from within the other methods.
-    Until it returns the device waits. Does nothing unless it is set; `cancel` calls it for none."""
+    """Called with a job's id before the job is given the device, in any thread, one at a time.
+    `cancel` calls it for none. A `GemmtuneError` of it leaves another method."""
 
     def submit(self, job: Job) -> None:
         """Take a job; returns at once."""
 
     def next(self, timeout_s: float | None = None) -> Outcome | None:
-        """The next outcome in the order they finish; None when nothing came within the time.
-
-        With nothing in flight it returns None at once.
-        """
+        """The next outcome in the order they finish; None: none came in time, or will come."""
 
     def cancel(self) -> tuple[int, ...]:
         """Give up every job in flight, killing workers if need be; returns their ids."""
@@ -60,9 +57,9 @@ def open_executor(
     """The executor that ``url`` names.
 
     Args:
-        url: ``local`` or ``local:SELECTOR``: worker processes on an adapter of this machine, by
-            index or part of its name, backend or key, else the best. ``fake`` or ``fake:SEED``:
-            made-up times, for tests. ``replay:FILE``: what was recorded in a landscape.
+        url: ``local`` or ``local:SELECTOR``: worker processes on an adapter here, by index or
+            part of its name, backend or key. ``fake`` or ``fake:SEED``: made-up times, for tests.
+            ``replay:FILE``: what was recorded in a landscape.
         workers: processes; None: as many as suit the adapter.
         policy: how time is measured; None: the usual.
         memory: what was probed of the adapter, e.g. a `Store`; None: it is probed again.
@@ -71,7 +68,7 @@ def open_executor(
         UsageError: there is no such executor.
         DeviceError: no adapter, or none that matches.
         ExecutorError: workers cannot be started.
-        MissingExtraError: a package that the executor needs is not installed.
+        MissingExtraError: a package is not installed.
         LandscapeError: the landscape cannot be read.
     """
     kind, _, rest = url.partition(":")

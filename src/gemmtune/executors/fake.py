@@ -38,6 +38,7 @@ _LAUNCH_NS = 3000.0
 _COMPILE_S = 0.2
 _MEASURE_S = 0.1
 _NOISE = 0.01
+_REFERENCE_NS = 1e4
 
 
 def model_ns(gemm: Gemm, kernel: Kernel) -> float:
@@ -69,6 +70,7 @@ class FakeExecutor(ImaginedExecutor):
     Args:
         seed: of 1 % noise on every time; None: the model's times exactly.
         fails: says how a job fails, or None if it does not; ``timeout`` costs the job's run limit.
+        slower: than usual by which factor the device is, given how many jobs were before.
         device: what it claims to be.
     """
 
@@ -77,6 +79,7 @@ class FakeExecutor(ImaginedExecutor):
         *,
         seed: int | None = None,
         fails: Callable[[Job], FailureKind | None] | None = None,
+        slower: Callable[[int], float] | None = None,
         device: Device = DEVICE,
     ) -> None:
         versions = Versions(
@@ -89,6 +92,7 @@ class FakeExecutor(ImaginedExecutor):
         super().__init__(device, versions)
         self._seed = seed
         self._fails = fails
+        self._slower = slower
 
     def _outcome(self, job: Job) -> Outcome:
         kind = self._fails(job) if self._fails is not None else None
@@ -96,7 +100,8 @@ class FakeExecutor(ImaginedExecutor):
             spent_s = job.run_limit_s if kind == "timeout" else _MEASURE_S
             failure = Failure(kind=kind, message=f"the fake executor's rule says {kind}")
             return Outcome(job_id=job.id, result=failure, compile_s=_COMPILE_S, verify_s=spent_s)
-        time_ns = model_ns(job.gemm, job.kernel)
+        slower = self._slower(self._count) if self._slower is not None else 1.0
+        time_ns = model_ns(job.gemm, job.kernel) * slower
         if self._seed is not None:
             name = f"{self._seed}:{job.gemm.key}:{job.kernel.family}:{job.kernel.config.key}"
             time_ns *= 1 + random.Random(name).uniform(-_NOISE, _NOISE)
@@ -116,4 +121,5 @@ class FakeExecutor(ImaginedExecutor):
             compile_s=_COMPILE_S,
             verify_s=_MEASURE_S,
             measure_s=_MEASURE_S,
+            reference_ns=_REFERENCE_NS * slower,
         )

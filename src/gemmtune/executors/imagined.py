@@ -42,7 +42,7 @@ class ImaginedExecutor(ABC):
         """See `Executor.submit`."""
         outcome = self._outcome(job)
         began_s = max(heapq.heappop(self._free_s), self.now_s)
-        done_s = began_s + outcome.compile_s + outcome.verify_s + outcome.measure_s
+        done_s = began_s + outcome.compile_s + outcome.device_s
         heapq.heappush(self._free_s, done_s)
         self._count += 1
         heapq.heappush(self._flying, (done_s, self._count, outcome))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import sys
 import time
 from collections import deque
@@ -20,14 +19,15 @@ from gemmtune.device import Device
 from gemmtune.errors import DeviceError, ExecutorError
 from gemmtune.executors import unheeded
 from gemmtune.executors.probing import Probe
-from gemmtune.executors.process import Event, WorkerProcess
+from gemmtune.executors.process import WorkerProcess
+from gemmtune.executors.turnstile import Turnstile
 from gemmtune.job import Failure, FailureKind, Job, Outcome, Policy, Versions
 
 START_LIMIT_S = 120.0
 """A worker that has not said hello by then is killed."""
 START_ATTEMPTS = 3
 """Workers that may die in a row before they ever had a job."""
-MOST_WORKERS = 8
+MOST_WORKERS = 15
 """Of the default; each holds its own copy of a problem's operands on the device."""
 _EXIT_PATIENCE_S = 2.0
 _RETRY_S = 0.25
@@ -45,7 +45,7 @@ def default_workers(device: Device) -> int:
     """One core is left to whoever asks; kernels of software adapters need the cores themselves."""
     cores = os.cpu_count() or 1
     if device.software:
-        return 2 if cores >= MOST_WORKERS else 1
+        return 2 if cores >= 8 else 1
     return min(MOST_WORKERS, max(1, cores - 1))
 
 
@@ -79,10 +79,10 @@ class _Worker:
             return self.since_s + self.task.job.run_limit_s
         return float("inf")
 
-    def turn(self, state: State) -> None:
-        """Begins to do something else."""
+    def turn(self, state: State, since_s: float | None = None) -> None:
+        """Has begun to do something else; now, if it is not said when."""
         self.state = state
-        self.since_s = time.monotonic()
+        self.since_s = time.monotonic() if since_s is None else since_s
 
 
 class Pool:
@@ -105,18 +105,17 @@ class Pool:
         probe: Callable[[Device], Probe] | None = None,
     ) -> None:
         self._command = list(command)
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events = Turnstile(self._announce)
         self._workers: dict[WorkerProcess, _Worker] = {}
         self._waiting: deque[_Task] = deque()
-        self._ready: deque[_Worker] = deque()
-        self._running: _Worker | None = None
-        self._released_s = float("-inf")
         self._finished: deque[Outcome] = deque()
         self._failed_starts = 0
         self._start_after_s = 0.0
         self._hello: tuple[Device, Versions] | None = None
         # How often a job has ended in a way that other processes on the device may have felt.
         self._disasters = 0
+        # When a worker last had to go because the device's memory was not enough for all.
+        self._room_made_s: float | None = None
         self._closed = False
         self.on_grant: Callable[[int], None] = unheeded
         self.capacity = max(1, workers or 1)
@@ -172,11 +171,11 @@ class Pool:
         self._drain()
         given_up = [task.job.id for task in self._waiting]
         self._waiting.clear()
-        self._ready.clear()  # so that none of them is granted what another one leaves
-        for worker in list(self._workers.values()):
-            if worker.task is not None:
-                given_up.append(worker.task.job.id)
-                self._remove(worker)
+        with self._events.held():  # so that none of them is granted what another one leaves
+            for worker in list(self._workers.values()):
+                if worker.task is not None:
+                    given_up.append(worker.task.job.id)
+                    self._remove(worker)
         return tuple(given_up)
 
     def close(self) -> None:
@@ -200,12 +199,9 @@ class Pool:
         if self._waiting and self._start_after_s > time.monotonic():
             limits.append(self._start_after_s)
         wait_s = min(limits, default=float("inf")) - time.monotonic()
-        try:
-            timeout = None if wait_s == float("inf") else max(0.0, wait_s)
-            process, message = self._events.get(timeout=timeout)
-            self._handle(process, message)
-        except queue.Empty:
-            pass
+        event = self._events.get(None if wait_s == float("inf") else max(0.0, wait_s))
+        if event is not None:
+            self._handle(*event)
         # Whatever was said in time counts, however late we come to read it.
         self._drain()
         now_s = time.monotonic()
@@ -215,11 +211,8 @@ class Pool:
         self._assign()
 
     def _drain(self) -> None:
-        while True:
-            try:
-                self._handle(*self._events.get_nowait())
-            except queue.Empty:
-                return
+        while (event := self._events.get(0.0)) is not None:
+            self._handle(*event)
 
     def _handle(self, process: WorkerProcess, message: dict[str, Any] | None) -> None:
         worker = self._workers.get(process)
@@ -240,15 +233,19 @@ class Pool:
             self._refused(worker, str(message["message"]))
         elif op == "ready":
             worker.turn("ready")
-            self._ready.append(worker)
-            self._grant()
+        elif op == "unannounced":
+            raise message["error"]
+        elif op == "granted":
+            worker.turn("running", float(message["at_s"]))
         elif op == "outcome":
             self._done(worker, Outcome.from_json(message["outcome"]))
 
     def _assign(self) -> None:
         """Gives waiting jobs to idle workers, and starts workers for those left over."""
-        for worker in self._workers.values():
-            if worker.state == "idle" and self._waiting:
+        for worker in list(self._workers.values()):
+            if worker.state == "idle" and len(self._workers) > self.capacity:
+                self._retire(worker)
+            elif worker.state == "idle" and self._waiting:
                 worker.task = self._waiting.popleft()
                 worker.turn("compiling")
                 worker.process.forget_stderr()
@@ -260,16 +257,12 @@ class Pool:
         for _ in range(wanted):
             self._start()
 
-    def _grant(self) -> None:
-        """Lets the next worker that is ready have the device, if nobody has it."""
-        if self._running is None and self._ready:
-            task = self._ready[0].task
-            if task is not None:
-                self.on_grant(task.job.id)
-            worker = self._running = self._ready.popleft()
-            worker.turn("running")
-            idle_s = min(time.monotonic() - self._released_s, 1e6)
-            worker.process.send("grant", idle_s=idle_s)
+    def _announce(self, process: WorkerProcess) -> None:
+        """Called in the thread of some worker."""
+        worker = self._workers.get(process)
+        task = None if worker is None else worker.task
+        if task is not None:
+            self.on_grant(task.job.id)
 
     def _start(self) -> None:
         try:
@@ -280,34 +273,51 @@ class Pool:
 
     # How jobs and workers end
 
-    def _release(self, worker: _Worker) -> None:
-        if worker is self._running:
-            self._running = None
-            self._released_s = time.monotonic()
-        elif worker in self._ready:
-            self._ready.remove(worker)
-        self._grant()
-
     def _remove(self, worker: _Worker) -> None:
         """Ends a worker whatever it is doing."""
         del self._workers[worker.process]
         worker.process.close()
+        self._events.leave(worker.process)
         worker.task = None
-        self._release(worker)
 
     def _done(self, worker: _Worker, outcome: Outcome) -> None:
         task, worker.task = worker.task, None
         if task is None:
             return
-        self._release(worker)
+        began_s = worker.since_s
         worker.turn("idle")
         result = outcome.result
         if isinstance(result, Failure) and result.kind in ("device_lost", "crash"):
             self._remove(worker)
             self._disaster(worker, task, outcome)
+        elif (
+            isinstance(result, Failure)
+            and result.kind == "out_of_memory"
+            and self._make_room(worker, began_s)
+        ):
+            self._waiting.append(task)
         else:
             worker.disasters = self._disasters
             self._finished.append(outcome)
+
+    def _make_room(self, worker: _Worker, began_s: float) -> bool:
+        """Does with half the workers, once, where they may have used the memory up together.
+
+        Returns:
+            Whether a job that began then deserves another try; the worker has gone.
+        """
+        if self._room_made_s is None and len(self._workers) > 1:
+            self.capacity = max(1, self.capacity // 2)
+        elif self._room_made_s is None or (
+            len(self._workers) <= self.capacity and began_s > self._room_made_s
+        ):
+            return False
+        self._retire(worker)
+        return True
+
+    def _retire(self, worker: _Worker) -> None:
+        self._remove(worker)
+        self._room_made_s = time.monotonic()
 
     def _refused(self, worker: _Worker, message: str) -> None:
         """A worker could not open the device. At first that is final; later it may recover."""
@@ -325,7 +335,7 @@ class Pool:
             self._start_failed(words)
         elif task is not None:
             doing = "compiling" if state == "compiling" else "running"
-            died = _failure(task.job, "crash", f"worker died {doing}: {words}")
+            died = _failure(worker, task.job, "crash", f"worker died {doing}: {words}")
             self._disaster(worker, task, died)
 
     def _start_failed(self, words: str) -> None:
@@ -356,7 +366,7 @@ class Pool:
         message = f"{doing} took longer than {limit_s:g} s; the worker was killed"
         # A compiler that is killed disturbs nobody, a kernel may take the whole device with it.
         self._disasters += state == "running"
-        self._finished.append(_failure(job, "timeout", message))
+        self._finished.append(_failure(worker, job, "timeout", message))
 
     def _disaster(self, worker: _Worker, task: _Task, outcome: Outcome) -> None:
         """A job lost its device or worker.
@@ -373,5 +383,9 @@ class Pool:
             self._finished.append(outcome)
 
 
-def _failure(job: Job, kind: FailureKind, message: str) -> Outcome:
-    return Outcome(job_id=job.id, result=Failure(kind=kind, message=message))
+def _failure(worker: _Worker, job: Job, kind: FailureKind, message: str) -> Outcome:
+    """What the worker's end means for its job; the time that it had is kept."""
+    spent_s = time.monotonic() - worker.since_s
+    step = {"compiling": "compile_s", "running": "verify_s"}.get(worker.state)
+    result = Failure(kind=kind, message=message)
+    return Outcome(job_id=job.id, result=result, **({step: spent_s} if step else {}))

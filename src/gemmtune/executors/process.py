@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import re
 import subprocess
 import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gemmtune.unlock import VARIABLE, library_environment
 
@@ -28,6 +27,13 @@ _NOISE = re.compile(
 
 Event = tuple["WorkerProcess", dict[str, Any] | None]
 """A message of a worker; None: its output has ended."""
+
+
+class Sink(Protocol):
+    """Where events go; a queue is one."""
+
+    def put(self, event: Event, /) -> None:
+        """Take an event; called from the thread of its worker."""
 
 
 class WorkerProcess:
@@ -43,7 +49,7 @@ class WorkerProcess:
     def __init__(
         self,
         command: Sequence[str],
-        events: queue.SimpleQueue[Event],
+        events: Sink,
         library: Path | None = None,
     ) -> None:
         # A file, not a pipe: nobody has to drain it while a driver fills it.
@@ -68,7 +74,7 @@ class WorkerProcess:
         self._reader = threading.Thread(target=self._read, args=(events,), daemon=True)
         self._reader.start()
 
-    def _read(self, events: queue.SimpleQueue[Event]) -> None:
+    def _read(self, events: Sink) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             with contextlib.suppress(json.JSONDecodeError):

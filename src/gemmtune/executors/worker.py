@@ -23,8 +23,9 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import IO, Any
 
 from gemmtune.errors import GemmtuneError
@@ -112,7 +113,10 @@ def _serve(
                 outcome = compiled
             else:
                 _say(protocol, "ready")
-                outcome = runner.run(compiled, float(inbox.get()["idle_s"]))
+                asked_s = time.perf_counter()
+                grant = inbox.get()
+                wait_s = time.perf_counter() - asked_s
+                outcome = replace(runner.run(compiled, float(grant["idle_s"])), wait_s=wait_s)
         except Exception as error:
             # A bug of ours, or an error of wgpu-py that nobody foresaw: it must cost one job only,
             # and the state it left behind is not to be trusted.

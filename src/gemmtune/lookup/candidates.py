@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from gemmtune.device import Device
@@ -16,6 +17,7 @@ from gemmtune.lookup.catalogue import Catalogue, Leader, generator_hash
 from gemmtune.lookup.predict import Speed, distance, doubt, likeness
 from gemmtune.problem import Gemm
 from gemmtune.schema import Fingerprints
+from gemmtune.ties import tied
 
 if TYPE_CHECKING:
     from gemmtune.job import Versions
@@ -142,7 +144,7 @@ class Search:
         key = self.gemm.key
         exact = [leader for leader in here if leader.key == key]
         exact.sort(key=lambda leader: (leader.stale, leader.unusual))  # else in their order
-        for leader in exact:
+        for leader in self._winners_first(exact):
             yield Candidate(
                 source="exact",
                 leader=leader,
@@ -215,6 +217,14 @@ class Search:
             ),
             key=lambda device: (*_device_distance(device, self.device), device.key),
         )
+
+    def _winners_first(self, leaders: list[Leader]) -> Iterator[Leader]:
+        """Of those whose times compare the winner and all tied with it, then the others."""
+        for _, group in groupby(leaders, key=lambda leader: (leader.stale, leader.unusual)):
+            alike = list(group)
+            winners = tied([leader for leader in alike if self._legal(leader)], self.gemm)
+            yield from winners
+            yield from (leader for leader in alike if leader not in winners)
 
     def _legal(self, leader: Leader) -> bool:
         try:

@@ -48,9 +48,9 @@ class Row:
     compile_s: float
     """Wall time of compilation."""
     verify_s: float
-    """Wall time of verification."""
+    """Wall time of verification, with making inputs and reference."""
     measure_s: float
-    """Wall time of timing."""
+    """Wall time of timing, with warm-up."""
     seed: int
     """Of the inputs."""
     versions: Versions
@@ -168,13 +168,15 @@ def owner_columns(owner: Owner) -> dict[str, str | int]:
 
 def outcome_columns(outcome: Outcome) -> dict[str, Any]:
     """The columns that an outcome fills."""
-    times = {name: getattr(outcome, name) for name in ("compile_s", "verify_s", "measure_s")}
+    times = outcome.kept_s
     if isinstance(outcome.result, Measurement):
         if not 0.0 < outcome.result.time_ns < math.inf:
             raise ValueError(f"a measurement's time is {outcome.result.time_ns} ns")
         cleared = {"failure_kind": None, "failure_message": None}
         return {"status": "ok"} | asdict(outcome.result) | cleared | times
-    return {"status": "failed"} | failure_columns(outcome.result) | times
+    # A config may have had a time before, and fail when it is measured again.
+    none: dict[str, Any] = {f.name: None for f in fields(Measurement)}
+    return {"status": "failed"} | none | failure_columns(outcome.result) | times
 
 
 def failure_columns(failure: Failure) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gemmtune.tune.options import Times, TuneOptions, TuneResult
+from gemmtune.tune.options import TuneOptions, TuneResult
 from gemmtune.tune.problems import tune
 
-__all__ = ["Times", "TuneOptions", "TuneResult", "tune"]
+__all__ = ["TuneOptions", "TuneResult", "tune"]

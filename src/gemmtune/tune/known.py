@@ -13,6 +13,7 @@ from gemmtune.problem import Gemm
 from gemmtune.progress import Standing
 from gemmtune.render import generator_hash
 from gemmtune.store import Row, Store
+from gemmtune.ties import tied
 
 BASELINE_LIMIT_S = 300.0
 """For compiling, and again for running, as long as nothing has been measured."""
@@ -29,6 +30,7 @@ class Known:
         self, gemm: Gemm, executor: Executor, store: Store, names: Sequence[str], policy: Policy
     ) -> None:
         self._store = store
+        self._gemm = gemm
         self._keys = (executor.device.key, gemm.key)
         self._versions = executor.versions
         self._policy = policy.key
@@ -56,6 +58,13 @@ class Known:
                 self._rows[row.family, row.config_key] = row
         return fresh
 
+    def reload(self) -> None:
+        """Read all of it again: rows that had finished have been measured anew."""
+        self._last_id = 0
+        self._running.clear()
+        self._rows.clear()
+        self.update()
+
     def _counts(self, row: Row) -> bool:
         return row.family in self._names and not row.demotions(
             self._versions, generator_hash(row.family), self._policy
@@ -73,9 +82,13 @@ class Known:
 
     @property
     def best(self) -> Row | None:
-        """The fastest; None when nothing worked."""
-        timed = [(row.time_ns, row.id, row) for row in self._rows.values() if row.time_ns]
-        return min(timed, key=lambda entry: entry[:2])[2] if timed else None
+        """The winner; None when nothing worked."""
+        return next(iter(self.tied), None)
+
+    @property
+    def tied(self) -> list[Row]:
+        """The winner, then those as fast as it."""
+        return tied(self._rows.values(), self._gemm)
 
     @property
     def rows(self) -> list[Row]:

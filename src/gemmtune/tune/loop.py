@@ -5,17 +5,19 @@ Every config is written down before it is dispatched, so what kills the process 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from gemmtune.device import Device
 from gemmtune.executors import Executor, unheeded
-from gemmtune.job import Failure, Job, Measurement, Outcome
+from gemmtune.job import Failure, Job, Measurement, Outcome, Times
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.problem import Gemm
 from gemmtune.progress import (
+    Drifted,
     ProblemFinished,
     ProblemStarted,
     Report,
@@ -27,16 +29,19 @@ from gemmtune.progress import (
 from gemmtune.render import generator_hash, render
 from gemmtune.search import Search
 from gemmtune.store import Owner, Row, Store
+from gemmtune.tune.drift import Drift, Reading
+from gemmtune.tune.finals import ROUNDS, leaders
 from gemmtune.tune.known import Known
-from gemmtune.tune.options import Times, TuneOptions, TuneResult
+from gemmtune.tune.options import TuneOptions, TuneResult
 from gemmtune.tune.relatives import relatives
+from gemmtune.tune.settle import TICK_S, Settled, Settler
 
 T = TypeVar("T")
 
-TICK_S = 0.25
-"""Longest wait before the clock and the signals are looked at again."""
 GRACE = 0.05
 """Share of the budget that jobs in flight have to finish when it is used up."""
+RESERVE = 0.2
+"""Largest share of the budget that is kept for measuring the leaders again."""
 
 
 def searched_families(gemm: Gemm, device: Device, options: TuneOptions) -> tuple[str, ...]:
@@ -73,6 +78,9 @@ class Tuning:
         self._in_flight: dict[int, tuple[str, Config]] = {}
         self._outcomes: list[Outcome] = []
         self._search_s = 0.0
+        self._drift = Drift()
+        self._drifts = ""
+        self._reserve_s = 0.0
 
     def run(self, number: int, count: int) -> TuneResult:
         """Tune until there is a reason to stop."""
@@ -94,12 +102,36 @@ class Tuning:
         finally:
             self._executor.on_grant = unheeded
             self._give_up()
-        return self._finish(stop)
+        return self._finish(stop, self._settle())
 
-    def _finish(self, stop: StopReason) -> TuneResult:
+    def _settle(self) -> Settled:
+        """Nothing to settle where nothing new is known."""
+        if not self._outcomes or self._interrupted.is_set():
+            return Settled()
+        settler = Settler(
+            self._gemm,
+            self._executor,
+            self._store,
+            self._known,
+            self._options.seed,
+            lambda: self._interrupted.is_set() or self._left_s() <= 0.0,
+            self._report,
+        )
+        return settler.run(self._drift)
+
+    def _left_s(self) -> float:
+        if self._options.budget_s is None:
+            return math.inf
+        return self._options.budget_s - (self._now() - self._began_s)
+
+    def _finish(self, stop: StopReason, settled: Settled) -> TuneResult:
+        if self._interrupted.is_set():
+            stop = "interrupted"
         standing = self._known.standing()
         seconds_s = self._now() - self._began_s
         measured = len(self._outcomes)
+        outcomes = [*self._outcomes, *settled.outcomes]
+        spent = Times.of(outcomes, self._search_s, seconds_s)
         self._report(
             ProblemFinished(
                 gemm=self._gemm,
@@ -107,23 +139,24 @@ class Tuning:
                 seconds_s=seconds_s,
                 measured=measured,
                 standing=standing,
+                times=spent,
             )
         )
         return TuneResult(
             gemm=self._gemm,
             best=self._known.best,
+            tied=tuple(self._known.tied),
+            finalists=settled.finalists,
+            repaired=settled.repaired,
+            doubtful=settled.doubtful,
+            drifts=tuple(episode.words() for episode in self._drift.episodes()),
             default_ns=standing.default_ns,
             trials=standing.trials,
             measured=measured,
             failures=standing.failures,
             seconds_s=seconds_s,
             stop=stop,
-            times=Times(
-                compile_s=sum(outcome.compile_s for outcome in self._outcomes),
-                verify_s=sum(outcome.verify_s for outcome in self._outcomes),
-                measure_s=sum(outcome.measure_s for outcome in self._outcomes),
-                search_s=self._search_s,
-            ),
+            times=spent,
         )
 
     def _measure(self) -> StopReason:
@@ -166,7 +199,7 @@ class Tuning:
             return "interrupted"
         if options.trials is not None and self._known.trials >= options.trials:
             return "trials"
-        if options.budget_s is not None and self._now() - self._began_s >= options.budget_s:
+        if self._left_s() <= self._reserve_s:
             return "budget"
         return None
 
@@ -177,7 +210,7 @@ class Tuning:
         # A run that ended before its first config did would leave nothing at all.
         if self._options.budget_s is None or self._known.baseline in self._in_flight.values():
             return False
-        return self._now() - self._began_s >= self._options.budget_s * (1.0 + GRACE)
+        return self._left_s() <= self._reserve_s - self._options.budget_s * GRACE
 
     def _fill(self, search: Search) -> StopReason | None:
         """Have as many jobs in flight as the executor can use; says when no config is left."""
@@ -238,8 +271,10 @@ class Tuning:
         self._store.finish(outcome.job_id, outcome)
         family, config = self._in_flight.pop(outcome.job_id)
         self._outcomes.append(outcome)
+        self._watch_drift(outcome)
         fresh = self._known.update()
         self._timed(lambda: self._tell(search, fresh))
+        self._reserve_s = self._reserve()
         result = outcome.result
         failure = result if isinstance(result, Failure) else None
         self._report(
@@ -252,6 +287,30 @@ class Tuning:
                 standing=self._known.standing(),
             )
         )
+
+    def _watch_drift(self, outcome: Outcome) -> None:
+        """Take in how fast the device was, and say so where that is new."""
+        if outcome.reference_ns is not None:
+            self._drift.add(
+                Reading(
+                    row_id=outcome.job_id,
+                    time_ns=outcome.reference_ns,
+                    spread=outcome.reference_spread,
+                )
+            )
+            current = self._drift.current
+            if (current is None) != (self._drifts == ""):
+                self._drifts = "" if current is None else current.words()
+                self._report(Drifted(words=self._drifts))
+
+    def _reserve(self) -> float:
+        """Time that measuring the leaders again is expected to take."""
+        if self._options.budget_s is None:
+            return 0.0
+        ran = [outcome for outcome in self._outcomes if outcome.ok]
+        each_s = sum(o.device_s + o.compile_s / self._executor.capacity for o in ran)
+        again = ROUNDS * len(leaders(self._known.rows))
+        return min(RESERVE * self._options.budget_s, again * each_s / max(len(ran), 1))
 
     def _tell(self, search: Search, rows: Sequence[Row]) -> None:
         for row in rows:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gemmtune.errors import UsageError
-from gemmtune.job import FailureKind, Policy
+from gemmtune.job import FailureKind, Policy, Times
 from gemmtune.kernels import FAMILIES
 from gemmtune.problem import Gemm
 from gemmtune.progress import StopReason
@@ -53,27 +53,23 @@ class TuneOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
-    """Where the wall time went; what runs in several workers at once adds up to more."""
-
-    compile_s: float = 0.0
-    """Shader compilation."""
-    verify_s: float = 0.0
-    """Inputs, reference and comparison."""
-    measure_s: float = 0.0
-    """Warm-up and repetitions."""
-    search_s: float = 0.0
-    """Listing the space, choosing and rendering configs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TuneResult:
     """What tuning one problem came to."""
 
     gemm: Gemm
     """The problem."""
     best: Row | None
-    """The fastest row that counts, from whichever run; None when nothing worked."""
+    """The winner among the rows that count, from whichever run; None when nothing worked."""
+    tied: tuple[Row, ...]
+    """The rows as fast as it, itself first."""
+    finalists: int
+    """How many leaders this run measured in turn at its end."""
+    repaired: int
+    """How many configs this run measured again because a drift of the device had touched them."""
+    doubtful: bool
+    """Configs measured once still seem faster than the winner of the finals."""
+    drifts: tuple[str, ...]
+    """How the device deviated from its usual speed during this run, in words."""
     default_ns: float | None
     """Median time of the default config; None when it failed."""
     trials: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from gemmtune.device import Device
 from gemmtune.executors.local import timing
 from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError
 from gemmtune.executors.local.operands import SLACK_BYTES, Helpers, Operands, kernel_bindings
+from gemmtune.executors.local.sentinel import Sentinel
 from gemmtune.executors.local.verify import Expected, Verdict, Verifier
 from gemmtune.job import Failure, Job, Measurement, Outcome, Policy, Versions
 from gemmtune.kernels.base import check_problem
@@ -61,6 +63,7 @@ class Runner:
         self._policy = policy or Policy()
         self._helpers = Helpers(self._gpu)
         self._watch: timing.Stopwatch | None = None
+        self._sentinel: Sentinel | None = None
         self._problem: _Problem | None = None
 
     @property
@@ -110,30 +113,26 @@ class Runner:
             compiled: what `compile` gave.
             idle_s: how long the device has had nothing to do.
         """
-        job, started = compiled.job, time.perf_counter()
-        verified = started
+        job, laps = compiled.job, _Laps()
         try:
-            with self._gpu.failing_as("validation"):
+            with laps.lap("prepare_s"), self._gpu.failing_as("validation"):
                 problem = self._prepare(job)
-            plans, verdict = self._verify(compiled, problem)
-            verified = time.perf_counter()
+            with laps.lap("verify_s"):
+                plans, verdict = self._verify(compiled, problem)
             with self._gpu.failing_as("validation"):
-                result = self._time(compiled, problem, plans, verdict, idle_s)
+                result = self._time(compiled, problem, plans, verdict, idle_s, laps)
+            reference_ns, reference_spread = self._reference(laps)
         except JobError as error:
-            return _failed(
-                job,
-                error,
-                compile_s=compiled.compile_s,
-                verify_s=(verified if verified > started else time.perf_counter()) - started,
-            )
+            return _failed(job, error, compile_s=compiled.compile_s, **laps.seconds)
         finally:
             self._drop_if_large()
         return Outcome(
             job_id=job.id,
             result=result,
             compile_s=compiled.compile_s,
-            verify_s=verified - started,
-            measure_s=time.perf_counter() - verified,
+            reference_ns=reference_ns,
+            reference_spread=reference_spread,
+            **laps.seconds,
         )
 
     def _stopwatch(self) -> timing.Stopwatch:
@@ -142,6 +141,15 @@ class Runner:
             with self._gpu.failing_as("validation"):
                 self._watch = timing.Stopwatch(self._gpu, self._helpers.load(*buffers))
         return self._watch
+
+    def _reference(self, laps: _Laps) -> tuple[float | None, float]:
+        """How fast the device is now; not where the policy spends no time on times."""
+        if self._policy.min_time_s <= 0.0:
+            return None, 0.0
+        with laps.lap("measure_s"), self._gpu.failing_as("validation"):
+            if self._sentinel is None:
+                self._sentinel = Sentinel(self._gpu, self._helpers, self._stopwatch())
+            return self._sentinel.measure()
 
     def _prepare(self, job: Job) -> _Problem:
         """The job's buffers and its right answer; kept from the job before where it is the same."""
@@ -190,7 +198,6 @@ class Runner:
             def whole() -> None:
                 for dispatch in dispatches:
                     self._gpu.submit([[dispatch]])
-                self._gpu.wait()
 
             return plans, problem.verifier.check(whole)
 
@@ -211,6 +218,7 @@ class Runner:
         plans: tuple[timing.Plan, ...],
         verdict: Verdict,
         idle_s: float,
+        laps: _Laps,
     ) -> Measurement:
         operands, policy = problem.operands, self._policy
         inputs = [(operands.a, operands.b)]
@@ -221,17 +229,19 @@ class Runner:
             variants = [_dispatches(compiled, operands, parts, pair) for pair in inputs]
             return timing.Run(self._stopwatch(), variants, apart=apart)
 
-        parts = _parts(plans)
-        apart = len(parts) > len(plans)
-        run = run_in(parts, apart=apart)
-        warm_ns = run.warm_up(sum(plan.time_ns for plan in plans), policy, idle_s)
-        if apart and warm_ns <= policy.dispatch_limit_s * timing.NS / 2:
-            # The plan was made on a clock that was still low.
-            launches = compiled.job.kernel.launches
-            whole = [(index, 0, launch.workgroups) for index, launch in enumerate(launches)]
-            run = run_in(whole, apart=False)
-            warm_ns = run.warm_up(warm_ns, policy, 0.0)
-        timed = run.measure(warm_ns, policy, compiled.job.best_ns)
+        with laps.lap("warm_s"):
+            parts = _parts(plans)
+            apart = len(parts) > len(plans)
+            run = run_in(parts, apart=apart)
+            warm_ns = run.warm_up(sum(plan.time_ns for plan in plans), policy, idle_s)
+            if apart and warm_ns <= policy.dispatch_limit_s * timing.NS / 2:
+                # The plan was made on a clock that was still low.
+                launches = compiled.job.kernel.launches
+                whole = [(index, 0, launch.workgroups) for index, launch in enumerate(launches)]
+                run = run_in(whole, apart=False)
+                warm_ns = run.warm_up(warm_ns, policy, 0.0)
+        with laps.lap("measure_s"):
+            timed = run.measure(warm_ns, policy, compiled.job.best_ns)
         largest = verdict.max_reference
         return Measurement(
             time_ns=timed.time_ns,
@@ -261,6 +271,23 @@ def _dispatches(
     ]
 
 
-def _failed(job: Job, error: JobError, *, compile_s: float, verify_s: float = 0.0) -> Outcome:
+class _Laps:
+    """Wall time of a job's steps, by the names that `Outcome` has for them."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        """Times what is within, also where it fails."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            lasted_s = time.perf_counter() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + lasted_s
+
+
+def _failed(job: Job, error: JobError, **seconds: float) -> Outcome:
     failure = Failure(kind=error.kind, message=str(error))
-    return Outcome(job_id=job.id, result=failure, compile_s=compile_s, verify_s=verify_s)
+    return Outcome(job_id=job.id, result=failure, **seconds)

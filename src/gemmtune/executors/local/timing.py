@@ -20,16 +20,24 @@ _MAX_PASSES = 64
 _MAX_DISPATCHES = 4096
 # One submission: long enough to hide the host's part, short for every driver's watchdog.
 _SUBMIT_NS = 50e6
-_WINDOW_NS = 20e6
-_WARM_AFTER_WORK_S = 0.02
-_BUSY_BEFORE_S = 0.05
+_WINDOW_NS = 10e6
+# A device that has just worked is warm; every moment of idling before costs twice its length.
+_WARM_LEAST_S = 0.008
+_WARM_PER_IDLE = 2.0
 _STEADY = 0.01
+# Halves of a measurement that differ by more were taken on different clocks.
+_TREND = 0.02
+# Samples of a config that is out of the best one's reach.
+_FEW = 3
+# The two clocks are compared over this long.
+_CALIBRATION_NS = 20e6
 _QUANTA = 50
 _SPAN_NS = 50e3
 _HOST_SPAN_NS = 10e6
 # A dispatch is planned well under the limit, for the clock may be rising while we look.
 _PLANNED_SHARE = 0.6
-_GROWTH = 8
+_LEAST_GROWTH = 8
+_MOST_GROWTH = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +77,7 @@ class Stopwatch:
         """Uses the GPU's clock only if a batch takes as long by it as by the host's."""
         count = 1
         self._host_ns([[load]])
-        while self._host_ns([[load] * count]) < _SUBMIT_NS and count < _MAX_DISPATCHES:
+        while self._host_ns([[load] * count]) < _CALIBRATION_NS and count < _MAX_DISPATCHES:
             count *= 2
         for _ in range(3):
             started = time.perf_counter()
@@ -137,7 +145,7 @@ class Plan:
 def plan(watch: Stopwatch, launch: Slice, workgroups: int, limit_s: float) -> Plan:
     """Finds by ever larger small runs how many workgroups fit one dispatch.
 
-    The first run is of one workgroup, each next one eight times larger, as long as the time so
+    The first run is of one workgroup, each next one up to 64 times larger, as long as the time so
     far says that it stays under the limit: nobody knows beforehand how slow a kernel or a device
     is.
     """
@@ -146,9 +154,10 @@ def plan(watch: Stopwatch, launch: Slice, workgroups: int, limit_s: float) -> Pl
     while True:
         count = min(count, max(workgroups, 1))
         (span,) = watch.passes_ns([[launch(0, count)]], apart=True)
-        if count >= workgroups or span * _GROWTH > limit_ns:
+        growth = min(_MOST_GROWTH, int(limit_ns / max(span, 1.0)))
+        if count >= workgroups or growth < _LEAST_GROWTH:
             break
-        count *= _GROWTH
+        count *= growth
     per_group = max(span, 100.0) / count
     expected = per_group * max(workgroups, 1)
     if expected <= limit_ns:
@@ -197,30 +206,35 @@ class Run:
         return [span / repeats for span in self._watch.passes_ns(passes, apart=False)]
 
     def warm_up(self, guess_ns: float, policy: Policy, idle_s: float) -> float:
-        """Works until windows of about 20 ms agree to 1 %; returns the last one's time per GEMM.
+        """Works until the clock is up; returns the time per GEMM of the last 10 ms.
 
-        After idling it takes all of ``warmup_s``: a GPU that slept keeps its lowest clock for tens
-        of milliseconds before the clock begins to rise, and looks steady all the while.
+        The longer the device was idle the longer it takes, up to ``warmup_s``: a GPU that slept
+        keeps its lowest clock for tens of milliseconds before the clock begins to rise, and looks
+        steady all the while. Unless it has just worked, two windows must also agree.
 
         Args:
             guess_ns: expected time of one GEMM.
             policy: its ``warmup_s`` is the most.
             idle_s: how long the device has had nothing to do before.
         """
-        least = _WARM_AFTER_WORK_S if idle_s < _BUSY_BEFORE_S else policy.warmup_s
+        least = min(policy.warmup_s, _WARM_LEAST_S + _WARM_PER_IDLE * idle_s)
+        was_busy = least < policy.warmup_s / 10
         started = time.perf_counter()
         before = math.inf
         while True:
             repeats = max(1, min(_MAX_DISPATCHES, int(_WINDOW_NS / max(guess_ns, 100.0))))
             (window,) = self.samples(1, repeats)
             elapsed = time.perf_counter() - started
-            steady = abs(window - before) <= _STEADY * before
+            steady = was_busy or abs(window - before) <= _STEADY * before
             if elapsed >= policy.warmup_s or (steady and elapsed >= least):
                 return max(window, 1.0)
             guess_ns = before = max(window, 1.0)
 
     def measure(self, guess_ns: float, policy: Policy, best_ns: float | None) -> Timing:
-        """Samples as the policy asks; only one where the best so far is far out of reach.
+        """Samples as the policy asks; only a few where the best so far is out of reach.
+
+        Samples whose halves differ are dropped from the front and more are taken, at most for
+        another ``warmup_s``: the clock has moved meanwhile.
 
         Args:
             guess_ns: time of one GEMM on a warm device.
@@ -228,20 +242,62 @@ class Run:
             best_ns: of the best config so far.
         """
         hopeless = best_ns is not None and guess_ns > policy.give_up_factor * best_ns
-        most = 1 if hopeless else policy.max_repetitions
-        least = 1 if hopeless else min(policy.min_repetitions, most)
+        most = min(_FEW, policy.max_repetitions) if hopeless else policy.max_repetitions
         repeats = max(1, min(_MAX_DISPATCHES, math.ceil(self._watch.span_ns / guess_ns)))
         room = min(int(_SUBMIT_NS / (guess_ns * repeats)), _MAX_DISPATCHES // repeats)
-        chunk = max(1, min(_MAX_PASSES, room))
-        taken: list[float] = []
-        spent_ns = 0.0
-        while len(taken) < least or (len(taken) < most and spent_ns < policy.min_time_s * NS):
-            new = self.samples(min(chunk, most - len(taken)), repeats)
-            spent_ns += sum(new) * repeats
-            taken += new
-            if hopeless:
-                break
+        wanted = _Wanted(
+            least=min(policy.min_repetitions, most),
+            most=most,
+            time_ns=0.0 if hopeless else policy.min_time_s * NS / repeats,
+            chunk=max(1, min(_MAX_PASSES, room)),
+        )
+        taken = self._take([], wanted, repeats)
+        extra_ns = 0.0 if hopeless else policy.warmup_s * NS
+        while extra_ns > 0.0 and _moves(taken):
+            kept = taken[len(taken) // 2 :]
+            taken = self._take(kept, wanted, repeats)
+            extra_ns -= sum(taken[len(kept) :]) * repeats
         return _summary(taken, self._watch.clock)
+
+    def _take(self, kept: Sequence[float], wanted: _Wanted, repeats: int) -> list[float]:
+        """The samples kept and as many new ones as are wanted."""
+        taken = list(kept)
+        while (count := wanted.more(taken)) > 0:
+            taken += self.samples(count, repeats)
+        return taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """How many samples are enough."""
+
+    least: int
+    most: int
+    time_ns: float
+    """What they add up to, at least, unless there are ``most``."""
+    chunk: int
+    """How many at once, at most."""
+
+    def more(self, taken: Sequence[float]) -> int:
+        """How many to take next; 0: these are enough."""
+        left_ns = self.time_ns - sum(taken)
+        if len(taken) >= self.most or (len(taken) >= self.least and left_ns <= 0.0):
+            return 0
+        # No more than seem to be missing: what is not needed is time of the device.
+        each_ns = statistics.fmean(taken) if taken else math.inf
+        missing = max(self.least - len(taken), math.ceil(left_ns / each_ns), 1)
+        return min(self.chunk, self.most - len(taken), missing)
+
+
+def _moves(samples: Sequence[float]) -> bool:
+    """Whether the halves of a measurement differ by more than their noise."""
+    half = len(samples) // 2
+    if half < 3:
+        return False
+    first, second = statistics.median(samples[:half]), statistics.median(samples[half:])
+    quarters = statistics.quantiles(samples[half:], n=4, method="inclusive")
+    noise = (quarters[2] - quarters[0]) / 2
+    return abs(first - second) > max(_TREND * second, noise)
 
 
 def _summary(samples: Sequence[float], clock: Literal["gpu", "host"]) -> Timing:

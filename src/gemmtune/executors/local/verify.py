@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,7 +123,7 @@ class Expected:
         places[0], places[1] = last, 0
         at = places[:, 0] * gemm.stride("c") + places[:, 1] * gemm.n + places[:, 2]
         right = reference.spots(gemm, seed, at)
-        got = np.array([self.at(int(index)) for index in at])
+        got = self._elements(at)
         off = float(np.max(np.abs(got - right)))
         if not off <= self.tolerance and np.all(np.abs(right) < reference.overflow(self.dtype)):
             raise JobError(
@@ -131,6 +131,15 @@ class Expected:
                 f"the naive kernel, against which this one is checked, is itself wrong here: off "
                 f"by {off:.3g}, allowed {self.tolerance:.3g}; this problem cannot be verified",
             )
+
+    def _elements(self, at: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]:
+        """Elements by their positions in C's memory, in one read."""
+        offsets = at * SIZEOF[self.dtype]
+        words = self._gpu.gather(self.buffer, [int(offset) // 4 * 4 for offset in offsets])
+        kind = np.float32 if self.dtype == "f32" else np.float16
+        values = np.frombuffer(words, kind).astype(np.float64).reshape(len(at), -1)
+        found: np.ndarray[Any, Any] = values[np.arange(len(at)), offsets % 4 // SIZEOF[self.dtype]]
+        return found
 
     def at(self, index: int) -> float:
         """One element, by its position in C's memory."""
@@ -161,6 +170,7 @@ class Verifier:
         self._operands = operands
         self._expected = expected
         self._verdict = gpu.buffer(256)
+        self._difference = gpu.buffer(256)
         with gpu.failing_as("out_of_memory"):
             self._first = gpu.buffer(operands.c.size)
 
@@ -168,29 +178,27 @@ class Verifier:
         """Runs a kernel twice on the same operands and judges what it left.
 
         Args:
-            run: computes the whole of C, whatever was in it, and waits.
+            run: computes the whole of C, whatever was in it; need not wait.
 
         Raises:
             JobError: numbers are off, what surrounds C or the workspace was written, or the runs
                 differ.
         """
+        # All of it is queued before anything is read: the device waits for the host but once.
         self._operands.reset()
         run()
-        if self._operands.workspace_overrun:
-            raise JobError("wrong_result", "writes past the end of its workspace")
-        verdict = self._compare()
+        self._compare()
         self._gpu.copy(self._operands.c, self._first)
         self._operands.reset()
         run()
+        self._differ()
+        if self._operands.workspace_overrun:
+            raise JobError("wrong_result", "writes past the end of its workspace")
+        verdict = self._compared()
         self._same()
         return verdict
 
-    def _read(self, fields: int, empty: Sequence[int]) -> tuple[int, ...]:
-        words = struct.unpack(f"<{fields}I", self._gpu.read(self._verdict, 0, 4 * fields))
-        self._gpu.write(self._verdict, struct.pack(f"<{fields}I", *empty))
-        return words
-
-    def _compare(self) -> Verdict:
+    def _compare(self) -> None:
         operands, expected, gemm = self._operands, self._expected, self._operands.gemm
         elements = gemm.elements("c")
         batched = gemm.batch > 1 and gemm.stride("c") > 0
@@ -207,7 +215,11 @@ class Verifier:
             POISON,
         )
         self._helpers.compare(args, (operands.c, expected.buffer), self._verdict)
-        error, wrong, first, largest, overwritten, first_over = self._read(6, (0,) * 6)
+
+    def _compared(self) -> Verdict:
+        """What `_compare` has found, once the device has done it."""
+        words = struct.unpack("<6I", self._gpu.read(self._verdict, 0, 24))
+        error, wrong, first, largest, overwritten, first_over = words
         if overwritten:
             raise JobError("wrong_result", self._written_beyond(overwritten, first_over, wrong))
         if wrong:
@@ -215,7 +227,7 @@ class Verifier:
         return Verdict(
             max_abs_error=_float(error),
             max_reference=_float(largest),
-            tolerance=expected.tolerance,
+            tolerance=self._expected.tolerance,
         )
 
     def _place(self, index: int) -> str:
@@ -227,7 +239,7 @@ class Verifier:
     def _off(self, wrong: int, first: int, error: float) -> str:
         gemm = self._operands.gemm
         total = gemm.m * gemm.n * gemm.batch
-        got = element(self._gpu, self._operands.c, first, gemm.c)
+        got = element(self._gpu, self._first, first, gemm.c)
         most = "not a number" if math.isinf(error) else f"{error:.3g}"
         return (
             f"{wrong} of {total} elements wrong, the first at {self._place(first)}: "
@@ -245,12 +257,16 @@ class Verifier:
         )
         return f"writes {where}" + (f"; {wrong} elements of C itself are wrong" if wrong else "")
 
-    def _same(self) -> None:
-        operands, gemm = self._operands, self._operands.gemm
-        self._gpu.write(self._verdict, struct.pack("<2I", 0, _NONE))
+    def _differ(self) -> None:
+        operands = self._operands
+        self._gpu.write(self._difference, struct.pack("<2I", 0, _NONE))
         args = struct.pack("<4I", operands.c.size // 4, 0, 0, 0)
-        self._helpers.differ(args, (operands.c, self._first), self._verdict)
-        count, first = self._read(2, (0, _NONE))
+        self._helpers.differ(args, (operands.c, self._first), self._difference)
+
+    def _same(self) -> None:
+        """Judges what `_differ` has found."""
+        gemm = self._operands.gemm
+        count, first = struct.unpack("<2I", self._gpu.read(self._difference, 0, 8))
         if count:
             index = first * 4 // SIZEOF[gemm.c]
             raise JobError(
@@ -261,7 +277,7 @@ class Verifier:
 
     def free(self) -> None:
         """Gives the memory back now; the operands' too."""
-        for buffer in (self._first, self._verdict, self._expected.buffer):
+        for buffer in (self._first, self._verdict, self._difference, self._expected.buffer):
             buffer.destroy()
         self._operands.free()
 

@@ -1,19 +1,27 @@
-"""What tuning tells while it works, and showing that to people. The home of rich beside the CLI.
-
-Events are plain values; `Progress` folds them into lines on a terminal or in a log.
-"""
+"""Showing events to people: lines in a log, or a display on a terminal. The home of rich."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Literal, Self, TextIO
 
-from gemmtune.job import FailureKind
 from gemmtune.problem import Gemm
+from gemmtune.progress.events import (
+    Drifted,
+    Event,
+    ProblemFinished,
+    ProblemSkipped,
+    ProblemStarted,
+    Settling,
+    SpaceListed,
+    Standing,
+    StopReason,
+    Tick,
+    TrialFinished,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,117 +30,12 @@ if TYPE_CHECKING:
 Mode = Literal["live", "plain", "quiet"]
 """live: a display that is redrawn. plain: lines. quiet: nothing."""
 
-StopReason = Literal["budget", "trials", "exhausted", "interrupted"]
-"""budget: time is up. trials: enough configs. exhausted: every config has been measured."""
-
 _STOP_WORDS: dict[StopReason, str] = {
     "budget": "time is up",
     "trials": "all trials done",
     "exhausted": "every config measured",
     "interrupted": "interrupted; all results are kept, the same command continues",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """How far tuning of a problem is, results of earlier runs and other processes included."""
-
-    trials: int = 0
-    """Configs measured or failed."""
-    failures: Mapping[FailureKind, int] = field(default_factory=dict)
-    """Of these, how many failed, by kind."""
-    best_ns: float | None = None
-    """Fastest median time."""
-    best_family: str = ""
-    """Its family."""
-    best_config: str = ""
-    """Its `Config.key`."""
-    default_ns: float | None = None
-    """Median time of the default config, where it was measured."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProblemStarted:
-    """Tuning of a problem begins."""
-
-    gemm: Gemm
-    """The problem."""
-    number: int
-    """Its place among those to tune, from 1."""
-    count: int
-    """How many there are."""
-    budget_s: float | None
-    """Time it has."""
-    trials: int | None
-    """Configs at which it ends."""
-    standing: Standing
-    """What earlier runs left."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProblemSkipped:
-    """A problem that this device cannot do."""
-
-    gemm: Gemm
-    """The problem."""
-    reason: str
-    """Why, in words."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpaceListed:
-    """The legal space has been enumerated."""
-
-    configs: int
-    """How many there are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialFinished:
-    """A config was measured, or failed."""
-
-    family: str
-    """Its family."""
-    config: str
-    """Its `Config.key`."""
-    time_ns: float | None
-    """Median time; None when it failed."""
-    failure: FailureKind | None
-    """Why it has no time."""
-    message: str
-    """What was said about that."""
-    standing: Standing
-    """With this one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
-    """Nothing has finished for a moment."""
-
-    in_flight: int
-    """Jobs under way."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProblemFinished:
-    """Tuning of a problem has ended."""
-
-    gemm: Gemm
-    """The problem."""
-    stop: StopReason
-    """Why it ended."""
-    seconds_s: float
-    """Wall time of this run's part."""
-    measured: int
-    """Configs that this run measured."""
-    standing: Standing
-    """The end."""
-
-
-Event: TypeAlias = (
-    ProblemStarted | ProblemSkipped | SpaceListed | TrialFinished | Tick | ProblemFinished
-)
-Report: TypeAlias = Callable[[Event], None]
 
 
 class Progress:
@@ -204,6 +107,10 @@ class Progress:
                 self._line(f"{event.gemm.key}: skipped: {event.reason}")
             case ProblemFinished():
                 self._line(finished_line(event))
+                if event.measured:
+                    self._line(times_line(event))
+            case Drifted() | Settling():
+                self._line(_note(event))
             case SpaceListed() | TrialFinished() | Tick():
                 if self._mode == "plain" and self._now() - self._shown_at >= self._interval_s:
                     self._line(self._state.line())
@@ -253,7 +160,7 @@ class _State:
                 self.measured += 1
             case ProblemFinished():
                 self.started = None
-            case ProblemSkipped() | Tick():
+            case ProblemSkipped() | Tick() | Drifted() | Settling():
                 pass
 
     def started_line(self) -> str:
@@ -321,6 +228,28 @@ def finished_line(event: ProblemFinished) -> str:
     if standing.failures:
         parts.append(f"failed {failure_words(standing)}")
     return ", ".join(parts) + f" ({_STOP_WORDS[event.stop]})"
+
+
+def _note(event: Drifted | Settling) -> str:
+    """What happens beside the search, in one line."""
+    if isinstance(event, Settling):
+        if event.repairs:
+            return f"  {_count(event.repairs, 'config')} touched by a drift: measured again"
+        return f"  the fastest {_count(event.leaders, 'config')}: {event.rounds} rounds in turn"
+    if not event.words:
+        return "  drift: the device is as fast as usual again"
+    return f"  drift: the device is {event.words}; what it touches is measured again at the end"
+
+
+def times_line(event: ProblemFinished) -> str:
+    """How many configs a minute, and what the device did meanwhile, in one line."""
+    total_s = max(event.seconds_s, 1e-9)
+    shares = (
+        f"{name} {seconds_s / total_s:.0%}" for name, seconds_s in event.times.device_s.items()
+    )
+    return (
+        f"  {60 * event.measured / total_s:.0f} configs a minute; the device: {', '.join(shares)}"
+    )
 
 
 def failure_words(standing: Standing) -> str:

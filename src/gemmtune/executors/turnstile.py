@@ -1,0 +1,96 @@
+"""Who has the device: one worker at a time, handed on by the thread that hears of it.
+
+So the device never waits for a parent that is choosing or writing down what comes next. Passes on
+every event as it is; what becomes of jobs and workers is the pool's.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from gemmtune.errors import GemmtuneError
+from gemmtune.executors.process import Event, WorkerProcess
+
+_LONGEST_IDLE_S = 1e6
+
+
+class Turnstile:
+    """The queue that workers put their events into, and the order in which they get the device.
+
+    A worker asks for the device by ``ready`` and gives it back by ``outcome``, or by its end: one
+    that dies cannot keep it. To the events that workers send it adds {"op": "granted", "at_s": ...}
+    on the clock of `time.monotonic`, and {"op": "unannounced", "error": ...}.
+
+    Args:
+        announce: called before a worker is granted the device, which waits for it; an error of its
+            becomes an event, and the device stays free.
+    """
+
+    def __init__(self, announce: Callable[[WorkerProcess], None]) -> None:
+        self._announce = announce
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._held = False
+        self._ready: deque[WorkerProcess] = deque()
+        self._holder: WorkerProcess | None = None
+        self._released_s = float("-inf")
+
+    def put(self, event: Event) -> None:
+        """Take in an event; called in the worker's own thread."""
+        process, message = event
+        self._events.put(event)
+        op = None if message is None else message.get("op")
+        if op == "ready":
+            with self._lock:
+                self._ready.append(process)
+                self._grant()
+        elif op in ("outcome", None):
+            self.leave(process)
+
+    def get(self, timeout_s: float | None) -> Event | None:
+        """The next event; None: none came within the time."""
+        try:
+            return self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def leave(self, process: WorkerProcess) -> None:
+        """The worker does not want the device any more, or has no use for it."""
+        with self._lock:
+            if process is self._holder:
+                self._holder = None
+                self._released_s = time.monotonic()
+                self._grant()
+            elif process in self._ready:
+                self._ready.remove(process)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody is granted the device meanwhile, and none of those who asked before."""
+        with self._lock:
+            self._held = True
+            self._ready.clear()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held = False
+
+    def _grant(self) -> None:
+        if self._held or self._holder is not None or not self._ready:
+            return
+        process = self._ready.popleft()
+        try:
+            self._announce(process)
+        except GemmtuneError as error:
+            self._events.put((process, {"op": "unannounced", "error": error}))
+            return
+        self._holder = process
+        now_s = time.monotonic()
+        self._events.put((process, {"op": "granted", "at_s": now_s}))
+        process.send("grant", idle_s=min(now_s - self._released_s, _LONGEST_IDLE_S))
