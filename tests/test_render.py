@@ -88,7 +88,7 @@ def test_families_without_matrices_have_one_text_but_for_what_they_declare():
 
 def test_a_family_that_adds_matrices_is_refused_where_none_can_be_added(monkeypatch):
     record = dataclasses.replace(FAMILIES["coopmat"], adds_matrices=True)
-    monkeypatch.setitem(FAMILIES, "coopmat", record)
+    monkeypatch.setattr(render_module, "FAMILIES", {"coopmat": record})
     config = small_config("coopmat")
 
     assert render("coopmat", config, SMALL, MATRICES, NAGA).wgsl

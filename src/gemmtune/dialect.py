@@ -79,7 +79,11 @@ TINT = Dialect(
         Spelling(
             feature="cooperative-matrix",
             requested="chromium-experimental-subgroup-matrix",
-            directives=("enable chromium_experimental_subgroup_matrix;",),
+            # Tint asks whether a workgroup is uniform, where subgroups are: their tiles differ.
+            directives=(
+                "enable chromium_experimental_subgroup_matrix;",
+                "diagnostic(off, chromium.subgroup_matrix_uniformity);",
+            ),
         ),
     ),
     adds_matrices=False,

@@ -2,6 +2,7 @@
 // config: checked=true,dims=static,frag=16,frags_m=1,frags_n=1,group_m=1,order=stream_a,pad=8,prefetch=true,sg_size=32,stages=1,subgroups_m=2,subgroups_n=2,tile_k=16,vec=4
 enable f16;
 enable chromium_experimental_subgroup_matrix;
+diagnostic(off, chromium.subgroup_matrix_uniformity);
 
 const TILE_M = 32u;
 const TILE_N = 32u;
