@@ -88,7 +88,9 @@ def adapter(toggles: Sequence[str] = TOGGLES) -> dict[str, Any]:
 
 
 def device_of(info: dict[str, Any]) -> Device:
-    """The same in gemmtune's words. Fragments are what Dawn lists, not probed."""
+    """The same in gemmtune's words. Fragments are what Dawn lists, not probed:
+    Tint loads them from arrays of any type.
+    """
     limits = info["limits"]
     names = {TINT.spelling(name).requested: name for name in ("subgroup", "cooperative-matrix")}
     return Device(
@@ -107,7 +109,12 @@ def device_of(info: dict[str, Any]) -> Device:
         subgroup_size=info["subgroupMaxSize"],
         fragments=tuple(
             sorted(
-                Fragment(size=one["M"], ab=one["componentType"], acc=one["resultComponentType"])
+                Fragment(
+                    size=one["M"],
+                    ab=one["componentType"],
+                    acc=one["resultComponentType"],
+                    storage=(1, 2, 4),
+                )
                 for one in info["matrices"]
                 if one["M"] == one["N"] == one["K"] and one["componentType"] == "f16"
             )

@@ -51,8 +51,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
   // where this subgroup's part of the tile begins
   let sg_row = tid / 64u * 16u;
   let sg_col = tid / 32u % 2u * 16u;
-  let a_first = sg_row * 6u;
-  let b_first = sg_col / 4u;
+  let a_first = min(sg_row * 6u, 96u);
+  let b_first = min(sg_col / 4u, 4u);
   var sum0_0 = subgroup_matrix_result<f32, 16, 16>();
   var next_a0: vec4<f16>;
   var next_b0: vec4<f16>;
@@ -74,7 +74,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     workgroupBarrier();
   }
   let lane = tid % 32u;
-  let out_first = tid / 32u * 256u;
+  let out_first = min(tid / 32u * 256u, 768u);
   subgroupMatrixStore<row_major>(&out, out_first, sum0_0, 16u);
   workgroupBarrier();
   for (var e = lane * 4u; e < 256u; e += 128u) {
