@@ -427,15 +427,18 @@ def test_tuning_killed_half_way_continues_and_loses_nothing(
     (problem,) = cli.json(*HALF_WAY, *adapter)["problems"]
 
     after = cli.rows("ok")
-    assert kept.items() <= after.items()
+    # The leaders' times may be newer ones.
+    assert kept.keys() <= after.keys()
     assert problem["trials"] == 20
-    assert problem["measured"] == 20 - len(kept) - len(failed) - len(orphans)
-    assert problem["failures"].get("crash", 0) == len(orphans)
+    # One that was compiling runs again; one that had the device does not.
+    crashed = problem["failures"].get("crash", 0)
+    assert crashed <= len(orphans)
+    assert problem["measured"] == 20 - len(kept) - len(failed) - crashed
     assert cli.rows("running") == {}
     assert cli.run("db", "check").returncode == 0
 
     forgotten = cli.json("db", "retry")["forgotten"]
-    assert forgotten == len(orphans)
+    assert forgotten == crashed
 
 
 def test_ctrl_c_ends_with_130_and_everything_kept(cli: Cli, adapter: tuple[str, ...]) -> None:

@@ -910,7 +910,7 @@ def test_a_password_is_never_shown(tmp_path: Path) -> None:
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(MissingExtraError, match="pip install psycopg"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'gemmtune\[postgres\]'"):
         Store.open("postgresql://host/name")
 
 

@@ -193,6 +193,14 @@ def count(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """``1%`` or ``0.5 %`` as a share, for argparse's ``type=``."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", text.strip())
+    if found is None or not 0.0 < float(found[1]) < 100.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share; write e.g. 1%")
+    return float(found[1]) / 100.0
+
+
 def factor(text: str) -> float:
     """A finite number, for argparse's ``type=``."""
     try:
