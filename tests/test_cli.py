@@ -378,6 +378,14 @@ def test_tuning_in_text_ends_with_a_table_on_stdout_and_progress_on_stderr(
     assert quiet.stdout == run.stdout
 
 
+def test_tuning_that_is_refused_leaves_no_database(cli: Cli) -> None:
+    run = cli.run("tune", "--shape", "8x8x8", "--adapter", "no such adapter", "--db", "new.db")
+
+    assert run.returncode == 1
+    assert "no such adapter" in run.stderr
+    assert list(cli.home.glob("**/new.db*")) == []
+
+
 def test_an_empty_problem_is_refused_by_tuning(cli: Cli, adapter: tuple[str, ...]) -> None:
     run = cli.run("tune", "--shape", "0x4x4", *adapter)
 

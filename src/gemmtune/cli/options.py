@@ -7,15 +7,19 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from gemmtune.errors import StoreReadOnlyError, UsageError
+from gemmtune.errors import GemmtuneError, StoreReadOnlyError, UsageError
 from gemmtune.job import Policy
 from gemmtune.lookup import user_database
 from gemmtune.problem import ACTIVATIONS, Gemm
 from gemmtune.shapes import parse_dtype
+
+if TYPE_CHECKING:
+    from gemmtune.store import Store
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -172,6 +176,24 @@ def database(args: argparse.Namespace, *, write: bool) -> str | Path:
                 f"the folder {path.parent} cannot be made ({error.strerror}); give a file with --db"
             ) from error
     return path
+
+
+@contextmanager
+def written_store(args: argparse.Namespace) -> Iterator[Store]:
+    """The database to write. One that was made for a command that is refused goes again."""
+    from gemmtune.store import Store
+
+    where = database(args, write=True)
+    new = "://" not in str(where) and not Path(where).expanduser().exists()
+    with Store.open(where) as store:
+        try:
+            yield store
+        except GemmtuneError:
+            useless = new and store.unused
+            store.close()
+            if useless and store.path is not None:
+                store.path.unlink()
+            raise
 
 
 def seconds(text: str) -> float:

@@ -18,13 +18,13 @@ from gemmtune.cli.options import (
     add_json,
     add_problem,
     count,
-    database,
     epilogue,
     executor_url,
     policy,
     problem,
     seconds,
     share,
+    written_store,
 )
 from gemmtune.cli.output import (
     duration,
@@ -117,10 +117,9 @@ def _run(args: argparse.Namespace) -> int:
     options = _options(args)
     from gemmtune.executors import open_executor
     from gemmtune.progress import Progress
-    from gemmtune.store import Store
     from gemmtune.tune import tune
 
-    with Store.open(database(args, write=True)) as store:
+    with written_store(args) as store:
         executor = open_executor(
             executor_url(args), workers=args.workers, policy=options.policy, memory=store
         )
