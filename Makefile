@@ -22,7 +22,7 @@ tune: $(VENV)/.adapter ## tune one small problem here and print what lookup now 
 	$(BIN)/gemmtune tune --shape $(SHAPE) --dtype $(DTYPE) --budget $(BUDGET)
 	$(BIN)/gemmtune lookup $(SHAPE) --dtype $(DTYPE)
 
-test: lint $(VENV)/.adapter ## lint, then run every test on the adapter of this machine
+test: lint $(VENV)/.adapter $(VENV)/.postgres ## lint, then run every test on the adapter of this machine
 	$(BIN)/pytest
 
 test-coop: ## run tests/coop on a software adapter with cooperative matrices, made in .coop
@@ -54,4 +54,8 @@ $(VENV)/.installed: pyproject.toml scripts/ensure-venv.sh scripts/apt-install.sh
 
 $(VENV)/.adapter: $(VENV)/.installed scripts/ensure-vulkan.sh
 	@scripts/ensure-vulkan.sh $(BIN)/python
+	@touch $@
+
+$(VENV)/.postgres: $(VENV)/.installed scripts/ensure-postgres.sh
+	@scripts/ensure-postgres.sh
 	@touch $@

@@ -378,6 +378,14 @@ def test_tuning_in_text_ends_with_a_table_on_stdout_and_progress_on_stderr(
     assert quiet.stdout == run.stdout
 
 
+def test_tuning_that_is_refused_leaves_no_database(cli: Cli) -> None:
+    run = cli.run("tune", "--shape", "8x8x8", "--adapter", "no such adapter", "--db", "new.db")
+
+    assert run.returncode == 1
+    assert "no such adapter" in run.stderr
+    assert list(cli.home.glob("**/new.db*")) == []
+
+
 def test_an_empty_problem_is_refused_by_tuning(cli: Cli, adapter: tuple[str, ...]) -> None:
     run = cli.run("tune", "--shape", "0x4x4", *adapter)
 
@@ -427,15 +435,18 @@ def test_tuning_killed_half_way_continues_and_loses_nothing(
     (problem,) = cli.json(*HALF_WAY, *adapter)["problems"]
 
     after = cli.rows("ok")
-    assert kept.items() <= after.items()
+    # The leaders' times may be newer ones.
+    assert kept.keys() <= after.keys()
     assert problem["trials"] == 20
-    assert problem["measured"] == 20 - len(kept) - len(failed) - len(orphans)
-    assert problem["failures"].get("crash", 0) == len(orphans)
+    # One that was compiling runs again; one that had the device does not.
+    crashed = problem["failures"].get("crash", 0)
+    assert crashed <= len(orphans)
+    assert problem["measured"] == 20 - len(kept) - len(failed) - crashed
     assert cli.rows("running") == {}
     assert cli.run("db", "check").returncode == 0
 
     forgotten = cli.json("db", "retry")["forgotten"]
-    assert forgotten == len(orphans)
+    assert forgotten == crashed
 
 
 def test_ctrl_c_ends_with_130_and_everything_kept(cli: Cli, adapter: tuple[str, ...]) -> None:

@@ -492,6 +492,27 @@ def test_check_notices_a_view_that_was_tampered_with(path: Path) -> None:
 # Merging
 
 
+def test_merge_takes_the_newer_measurement_of_a_row_that_both_have(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.db", tmp_path / "two.db"
+    with Store.open(one) as source, Store.open(two) as target:
+        again = add(source, 100.0, config_of(0))
+        add(source, 105.0, config_of(1))
+        target.merge(one)
+        assert source.finish(again, outcome(measurement(110.0)))
+
+        assert target.merge(one).measurements == 0
+        assert target.best(DEVICE.key)[0].config == config_of(1)
+        source.merge(two)
+        assert source.best(DEVICE.key)[0].config == config_of(1)
+        assert target.check() == []
+
+
+def test_a_store_is_unused_until_something_is_measured(store: Store) -> None:
+    assert store.unused
+    add(store, 100.0)
+    assert not store.unused
+
+
 def test_merge_keeps_both_histories_and_is_idempotent(tmp_path: Path) -> None:
     one, two = tmp_path / "one.db", tmp_path / "two.db"
     other = replace(DEVICE, driver="581")
@@ -910,7 +931,7 @@ def test_a_password_is_never_shown(tmp_path: Path) -> None:
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(MissingExtraError, match="pip install psycopg"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'gemmtune\[postgres\]'"):
         Store.open("postgresql://host/name")
 
 

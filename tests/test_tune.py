@@ -30,6 +30,7 @@ from gemmtune.render import render
 from gemmtune.store import Row, Store
 from gemmtune.ties import TIE
 from gemmtune.tune import TuneOptions, TuneResult, tune
+from gemmtune.tune.gain import Gain
 
 # Its space is small, so listing it takes no time worth mentioning.
 GEMM = Gemm(m=1, n=512, k=512)
@@ -389,6 +390,8 @@ def test_families_the_device_lacks_are_left_out_or_refused(store: Store) -> None
     [
         {"budget_s": 0},
         {"trials": 0},
+        {"until_gain": 0.0},
+        {"until_gain": 1.0},
         {"sampler": "magic"},
         {"families": ("magic",)},
         {"seed": -1},
@@ -569,3 +572,36 @@ def test_nothing_is_measured_again_after_an_interruption(store: Store) -> None:
     (result,) = run(store, executor, trials=50)
 
     assert (result.stop, executor.again) == ("interrupted", [])
+
+
+def test_it_ends_when_the_last_trials_have_gained_too_little(store: Store) -> None:
+    (result,) = run(store, Recorder(), until_gain=0.2, trials=2000)
+
+    assert result.stop == "gain"
+    assert 50 < result.trials < 2000
+
+
+def test_a_model_that_expects_little_ends_it_once_it_does_so_steadily() -> None:
+    gain = Gain(0.01)
+    for _ in range(9):
+        gain.expect(0.001)
+    assert not gain.too_small
+    gain.expect(0.02)
+    for _ in range(9):
+        gain.expect(0.001)
+    assert not gain.too_small
+    gain.expect(0.001)
+    assert gain.too_small
+
+
+def test_where_no_model_expects_anything_the_record_decides() -> None:
+    gain = Gain(0.05)
+    gain.expect(None)
+    for step in range(40):
+        gain.measured(100.0 - step)
+    for _ in range(46):
+        gain.measured(61.0)
+        assert not gain.too_small
+    gain.measured(61.0)
+    assert gain.too_small
+    assert not Gain(None).too_small

@@ -112,6 +112,10 @@ class Search:
         del self._free[candidate.family, candidate.config]
         return candidate
 
+    def expected_gain(self) -> float | None:
+        """By what share the best time may fall with the next row; None: the sampler cannot tell."""
+        return None  # TPE says what is likely to be good, not how good
+
     def tell(self, candidate: Candidate, value_ns: float | None) -> None:
         """The time of an asked row, or None: it failed, and counts as worse than any time."""
         self.load([(candidate.family, candidate.config, value_ns)])

@@ -7,15 +7,19 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from gemmtune.errors import StoreReadOnlyError, UsageError
+from gemmtune.errors import GemmtuneError, StoreReadOnlyError, UsageError
 from gemmtune.job import Policy
 from gemmtune.lookup import user_database
 from gemmtune.problem import ACTIVATIONS, Gemm
 from gemmtune.shapes import parse_dtype
+
+if TYPE_CHECKING:
+    from gemmtune.store import Store
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -174,6 +178,24 @@ def database(args: argparse.Namespace, *, write: bool) -> str | Path:
     return path
 
 
+@contextmanager
+def written_store(args: argparse.Namespace) -> Iterator[Store]:
+    """The database to write. One that was made for a command that is refused goes again."""
+    from gemmtune.store import Store
+
+    where = database(args, write=True)
+    new = "://" not in str(where) and not Path(where).expanduser().exists()
+    with Store.open(where) as store:
+        try:
+            yield store
+        except GemmtuneError:
+            useless = new and store.unused
+            store.close()
+            if useless and store.path is not None:
+                store.path.unlink()
+            raise
+
+
 def seconds(text: str) -> float:
     """``90``, ``90s``, ``1.5m`` or ``1h`` in seconds.
 
@@ -191,6 +213,14 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
     return int(text)
+
+
+def share(text: str) -> float:
+    """``1%`` or ``0.5 %`` as a share, for argparse's ``type=``."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", text.strip())
+    if found is None or not 0.0 < float(found[1]) < 100.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share; write e.g. 1%")
+    return float(found[1]) / 100.0
 
 
 def factor(text: str) -> float:

@@ -18,12 +18,13 @@ from gemmtune.cli.options import (
     add_json,
     add_problem,
     count,
-    database,
     epilogue,
     executor_url,
     policy,
     problem,
     seconds,
+    share,
+    written_store,
 )
 from gemmtune.cli.output import (
     duration,
@@ -48,6 +49,7 @@ _EXAMPLES = (
     "gemmtune tune --shape 1024x1024x1024",
     "gemmtune tune --shape 1x4096x4096 --shape 512x4096x4096 --dtype f16 --budget 10m",
     "gemmtune tune --preset llama3-8b --dtype f16 --trials 200 --seed 1",
+    "gemmtune tune --shape 4096x4096x4096 --budget 10m --until-gain 1%",
     "gemmtune tune --shapes-file shapes.txt --family tiled --db results.db",
     "gemmtune tune --shape 512x512x512 --hot",
     "gemmtune tune --shape 512x512x512 --family tiled --executor replay:tiled.json.gz",
@@ -91,10 +93,16 @@ def _add_search(parser: Parser) -> None:
     group.add_argument(
         "--budget",
         metavar="TIME",
-        help="time per problem, e.g. 90s or 10m (default: 60s, or no limit with --trials)",
+        help="time per problem, e.g. 90s or 10m (default: 60s, or no limit with another goal)",
     )
     group.add_argument(
         "--trials", type=count, metavar="N", help="configs per problem, earlier runs included"
+    )
+    group.add_argument(
+        "--until-gain",
+        type=share,
+        metavar="PERCENT",
+        help="stop when more configs are expected to gain less, e.g. 1%%",
     )
     group.add_argument(
         "--sampler", default="tpe", metavar="NAME", help="tpe (default), random or exhaustive"
@@ -109,10 +117,9 @@ def _run(args: argparse.Namespace) -> int:
     options = _options(args)
     from gemmtune.executors import open_executor
     from gemmtune.progress import Progress
-    from gemmtune.store import Store
     from gemmtune.tune import tune
 
-    with Store.open(database(args, write=True)) as store:
+    with written_store(args) as store:
         executor = open_executor(
             executor_url(args), workers=args.workers, policy=options.policy, memory=store
         )
@@ -147,11 +154,12 @@ def _options(args: argparse.Namespace) -> TuneOptions:
     budget_s = None if args.budget is None else seconds(args.budget)
     from gemmtune.tune import TuneOptions
 
-    if budget_s is None and args.trials is None:
+    if budget_s is None and args.trials is None and args.until_gain is None:
         budget_s = 60.0
     return TuneOptions(
         budget_s=budget_s,
         trials=args.trials,
+        until_gain=args.until_gain,
         sampler=args.sampler,
         seed=args.seed,
         families=tuple(dict.fromkeys(args.family)),

@@ -9,8 +9,9 @@ from typing import Literal, TypeAlias
 from gemmtune.job import FailureKind, Times
 from gemmtune.problem import Gemm
 
-StopReason = Literal["budget", "trials", "exhausted", "interrupted"]
-"""budget: time is up. trials: enough configs. exhausted: every config has been measured."""
+StopReason = Literal["budget", "trials", "gain", "exhausted", "interrupted"]
+"""budget: time is up. trials: enough configs. gain: more of them are not expected to gain enough.
+exhausted: every config has been measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

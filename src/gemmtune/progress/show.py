@@ -33,6 +33,7 @@ Mode = Literal["live", "plain", "quiet"]
 _STOP_WORDS: dict[StopReason, str] = {
     "budget": "time is up",
     "trials": "all trials done",
+    "gain": "little more to gain",
     "exhausted": "every config measured",
     "interrupted": "interrupted; all results are kept, the same command continues",
 }

@@ -240,13 +240,15 @@ def _server_engine(url: URL) -> Engine:
             f"results go into no database {url.get_backend_name()!r}; "
             "give a file, or a postgresql:// URL"
         )
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")  # else it would be psycopg2
     try:
         return create_engine(url)
     except NoSuchModuleError as error:
         raise StoreError(f"SQLAlchemy knows no database {url.drivername!r}") from error
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"{url.drivername} needs the package {error.name}: pip install {error.name}"
+            f"{url.drivername} needs the package {error.name}: pip install 'gemmtune[postgres]'"
         ) from error
 
 

@@ -80,7 +80,9 @@ def write(target: Connection, whole: History, source: str, top: int | None = Non
     problems, new_problems = _copy_keyed(target, history.problems, PROBLEMS)
     _describe(target, history.devices)
     _copy_probes(target, history.probes, devices)
-    here = set(target.execute(select(MEASUREMENTS.c.uuid)).scalars())
+    query = select(MEASUREMENTS.c.uuid, MEASUREMENTS.c.finished_at)
+    here: dict[str, str | None] = {row.uuid: row.finished_at for row in target.execute(query)}
+    _renew(target, history.measurements, here)
     claims = set(target.execute(select(MEASUREMENTS.c.claim)).scalars())
     unknown = [row for row in history.measurements if row["uuid"] not in here]
     ended = [row for row in unknown if row["status"] != "running"]
@@ -105,6 +107,19 @@ def write(target: Connection, whole: History, source: str, top: int | None = Non
         running=len(unknown) - len(ended),
         slower=len(whole.measurements) - len(history.measurements),
     )
+
+
+def _renew(
+    target: Connection, rows: Sequence[Mapping[Any, Any]], here: Mapping[str, str | None]
+) -> None:
+    """Give rows that both sides have the newer measurement: leaders are measured again."""
+    kept = ("id", "uuid", "claim", "device_id", "problem_id")
+    for row in rows:
+        if row["status"] != "running" and row["finished_at"] > (here.get(row["uuid"], "~") or ""):
+            newer = {str(name): value for name, value in row.items() if name not in kept}
+            target.execute(
+                update(MEASUREMENTS).where(MEASUREMENTS.c.uuid == row["uuid"]).values(newer)
+            )
 
 
 def _copy_keyed(

@@ -24,7 +24,7 @@ from gemmtune.store.info import Info, info
 from gemmtune.store.merge import MergeReport
 from gemmtune.store.owner import Owner
 from gemmtune.store.rows import Row, read_rows, select_rows, to_json_text
-from gemmtune.store.tables import BEST, DEVICES, MEASUREMENTS, PROBLEMS
+from gemmtune.store.tables import BEST, DEVICES, MEASUREMENTS, PROBES, PROBLEMS
 
 
 class Store:
@@ -88,6 +88,13 @@ class Store:
     def path(self) -> Path | None:
         """The SQLite file; None behind any other URL."""
         return self._database.path
+
+    @property
+    def unused(self) -> bool:
+        """Nothing has been measured or probed for it yet."""
+        queries = (select(table.c.id).limit(1) for table in (MEASUREMENTS, PROBES))
+        with self._database.transaction() as connection:
+            return all(connection.execute(query).first() is None for query in queries)
 
     # Journal
 

@@ -21,6 +21,8 @@ LIMIT_FACTOR = 20.0
 """Limits are this many times the baseline's wall time."""
 LIMIT_FLOOR_S = 30.0
 """Limits are never lower: workers compete for the cores, and drivers have slow moments."""
+LOOK_BACK = 100
+"""Rows before the newest one among which there may be some that were not there yet."""
 
 
 class Known:
@@ -36,7 +38,10 @@ class Known:
         self._policy = policy.key
         self._names = names
         self._last_id = 0
-        self._running: set[int] = set()
+        self._ended: set[int] = set()
+        self._under_way: set[int] = set()
+        self.running: set[int] = set()
+        """Rows that are under way, whoever has them."""
         self._rows: dict[tuple[str, str], Row] = {}
         family = names[0]
         self.baseline: tuple[str, Config] = (
@@ -47,12 +52,15 @@ class Known:
 
     def update(self) -> list[Row]:
         """Rows that have appeared or finished since the last call."""
-        since_id = min([self._last_id + 1, *self._running]) - 1
-        rows = self._store.measurements(*self._keys, since_id=since_id)
-        fresh = [row for row in rows if row.id > self._last_id or row.id in self._running]
-        self._running = {row.id for row in fresh if row.status == "running"}
+        # Numbers may come to light out of order: other processes commit when they commit.
+        since_id = min([self._last_id - LOOK_BACK, *(row_id - 1 for row_id in self._under_way)])
+        rows = self._store.measurements(*self._keys, since_id=max(since_id, 0))
+        fresh = [row for row in rows if row.id not in self._ended]
+        self._under_way = {row.id for row in fresh if row.status == "running"}
+        self._ended |= {row.id for row in fresh if row.status != "running"}
         self._last_id = max([self._last_id, *(row.id for row in fresh)])
         fresh = [row for row in fresh if self._counts(row)]
+        self.running = {row.id for row in fresh if row.status == "running"}
         for row in fresh:
             if row.status != "running":
                 self._rows[row.family, row.config_key] = row
@@ -61,7 +69,8 @@ class Known:
     def reload(self) -> None:
         """Read all of it again: rows that had finished have been measured anew."""
         self._last_id = 0
-        self._running.clear()
+        self._ended.clear()
+        self._under_way.clear()
         self._rows.clear()
         self.update()
 

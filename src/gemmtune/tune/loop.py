@@ -31,6 +31,7 @@ from gemmtune.search import Search
 from gemmtune.store import Owner, Row, Store
 from gemmtune.tune.drift import Drift, Reading
 from gemmtune.tune.finals import ROUNDS, leaders
+from gemmtune.tune.gain import Gain
 from gemmtune.tune.known import Known
 from gemmtune.tune.options import TuneOptions, TuneResult
 from gemmtune.tune.relatives import relatives
@@ -81,6 +82,7 @@ class Tuning:
         self._drift = Drift()
         self._drifts = ""
         self._reserve_s = 0.0
+        self._gain = Gain(options.until_gain)
 
     def run(self, number: int, count: int) -> TuneResult:
         """Tune until there is a reason to stop."""
@@ -106,6 +108,9 @@ class Tuning:
 
     def _settle(self) -> Settled:
         """Nothing to settle where nothing new is known."""
+        # What a tuner that has died had under way is accounted for now, not by the next run.
+        self._store.reap()
+        self._known.reload()
         if not self._outcomes or self._interrupted.is_set():
             return Settled()
         settler = Settler(
@@ -201,6 +206,8 @@ class Tuning:
             return "trials"
         if self._left_s() <= self._reserve_s:
             return "budget"
+        if self._gain.too_small:
+            return "gain"
         return None
 
     def _overdue(self) -> bool:
@@ -217,15 +224,31 @@ class Tuning:
         while len(self._in_flight) < self._executor.capacity:
             if self._known.baseline in self._in_flight.values():
                 return None  # the limits of all others follow from it
-            trials = self._known.trials + len(self._in_flight)
-            if self._options.trials is not None and trials >= self._options.trials:
-                return None
+            if self._claimed_all(search):
+                return None if self._in_flight else "trials"
             candidate = self._timed(search.ask)
+            self._gain.expect(search.expected_gain())
             if candidate is None:
                 return "exhausted"
             if not self._submit(candidate.family, candidate.config):
                 search.exclude(candidate.family, candidate.config)
         return None
+
+    def _claimed_all(self, search: Search) -> bool:
+        """No trial is left to begin: all are done or under way, here or elsewhere."""
+        if self._options.trials is None:
+            return False
+        self._tell(search, self._known.update())
+        if self._claimed < self._options.trials or self._in_flight:
+            return self._claimed >= self._options.trials
+        # Before it is left to others: do they live?
+        self._store.reap()
+        self._tell(search, self._known.update())
+        return self._claimed >= self._options.trials
+
+    @property
+    def _claimed(self) -> int:
+        return self._known.trials + len(self._known.running | self._in_flight.keys())
 
     def _submit(self, family: str, config: Config) -> bool:
         """Send a config on its way; False when another process has it."""
@@ -275,6 +298,7 @@ class Tuning:
         fresh = self._known.update()
         self._timed(lambda: self._tell(search, fresh))
         self._reserve_s = self._reserve()
+        self._gain.measured(self._known.standing().best_ns)
         result = outcome.result
         failure = result if isinstance(result, Failure) else None
         self._report(

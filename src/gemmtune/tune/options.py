@@ -29,6 +29,8 @@ class TuneOptions:
     """Wall time per problem; None: no limit. The first config may finish however long it takes."""
     trials: int | None = None
     """Configs per problem, those of earlier runs included; None: no limit."""
+    until_gain: float | None = None
+    """Stop when trials are expected to gain less than this share of the best time; None: never."""
     sampler: SamplerName = "tpe"
     """Of the search."""
     seed: int = 0
@@ -43,6 +45,10 @@ class TuneOptions:
             raise UsageError(f"budget is {self.budget_s} s; it must be more than 0")
         if self.trials is not None and self.trials < 1:
             raise UsageError(f"trials is {self.trials}; it must be at least 1")
+        if self.until_gain is not None and not 0.0 < self.until_gain < 1.0:
+            raise UsageError(
+                f"until_gain is {self.until_gain:.0%}; it must be over 0 % and under 100 %"
+            )
         if not 0 <= self.seed < SEEDS:
             raise UsageError(f"seed is {self.seed}; it must be from 0 to {SEEDS - 1}")
         if self.sampler not in SAMPLERS:

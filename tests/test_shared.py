@@ -1,0 +1,119 @@
+"""Several tuners on one PostgreSQL server share the work, and a dead one loses only its trial."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gemmtune import Gemm
+from gemmtune.device import Device
+from gemmtune.store import Row, Store
+
+GEMM = Gemm(m=24, n=40, k=16)
+TRIALS = 36
+
+
+def program(name: str) -> str:
+    """One of PostgreSQL's programs; Debian keeps them out of the path."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    found = shutil.which(name) or next((str(f / name) for f in reversed(folders)), None)
+    if found is None and "GEMMTUNE_EXPECT_ADAPTER" in os.environ:
+        pytest.fail(f"PostgreSQL's {name} is not here; scripts/ensure-postgres.sh installs it")
+    return found or pytest.skip("needs PostgreSQL's programs")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of an empty database of a server that lives as long as these tests."""
+    # It refuses to be root's, and pytest's folders are nobody else's.
+    owner = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    folder = Path(tempfile.mkdtemp(prefix="gemmtune-postgres-"))
+    if owner:
+        shutil.chown(folder, **owner)
+    data, port = folder / "data", free_port()
+    make = [program("initdb"), "-D", data, "-U", "tuner", "-A", "trust", "-E", "UTF8", "-N"]
+    run = [program("postgres"), "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", folder]
+    try:
+        subprocess.run([*make, "--locale=C"], check=True, capture_output=True, cwd=folder, **owner)
+        log = (folder / "log").open("wb")
+        with log, subprocess.Popen(run, stderr=log, stdout=log, cwd=folder, **owner) as postgres:
+            await_server(postgres, port)
+            yield f"postgresql://tuner@127.0.0.1:{port}/postgres"
+            postgres.send_signal(signal.SIGINT)
+    finally:
+        shutil.rmtree(folder)
+
+
+def await_server(postgres: subprocess.Popen[bytes], port: int) -> None:
+    ask = [program("pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+    until_s = time.monotonic() + 60.0
+    while subprocess.run(ask, capture_output=True, check=False).returncode:
+        assert postgres.poll() is None
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+
+
+def test_of_two_tuners_one_is_killed_and_no_config_is_measured_twice(
+    server: str, device: Device, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "gemmtune", "tune", "--shape", GEMM.shape, "--plain"]
+    command += ["--family", "tiled", "--workers", "1", "--adapter", device.key]
+    command += ["--trials", str(TRIALS), "--db", server]
+    home = os.environ | {"HOME": str(tmp_path)}
+    Store.open(server).close()
+
+    with Store.open(server) as store:
+
+        def rows() -> list[Row]:
+            return store.measurements(device.key, GEMM.key)
+
+        first, second = (
+            subprocess.Popen(command, env=home, stderr=subprocess.PIPE, text=True) for _ in range(2)
+        )
+        wait_for(lambda: share(rows(), first) >= 3 and share(rows(), second) >= 3, first, second)
+        first.kill()
+        first.communicate()
+        _, said = second.communicate()
+        after = rows()
+
+        assert second.returncode == 0, said
+        claimed = Counter((row.family, row.config_key) for row in after)
+        assert set(claimed.values()) == {1}
+        assert {row.status for row in after} <= {"ok", "failed"}
+        assert {row.owner.pid for row in after} == {first.pid, second.pid}
+        lost = [row for row in after if row.status == "failed"]
+        # What was on the device when its tuner died; nothing else.
+        assert len(lost) <= 1
+        assert {row.owner.pid for row in lost} <= {first.pid}
+        assert TRIALS <= len(after) <= TRIALS + 1
+        assert store.check() == []
+
+
+def share(rows: list[Row], tuner: subprocess.Popen[str]) -> int:
+    """How many configs it has measured."""
+    return sum(row.status == "ok" and row.owner.pid == tuner.pid for row in rows)
+
+
+def wait_for(there: Callable[[], bool], *tuners: subprocess.Popen[str]) -> None:
+    while not there():
+        for tuner in tuners:
+            if tuner.poll() is not None:
+                pytest.fail(f"a tuner ended early: {tuner.communicate()[1]}")
+        time.sleep(0.05)
