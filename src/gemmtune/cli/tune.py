@@ -97,7 +97,10 @@ def _add_search(parser: Parser) -> None:
         "--trials", type=count, metavar="N", help="configs per problem, earlier runs included"
     )
     group.add_argument(
-        "--sampler", default="tpe", metavar="NAME", help="tpe (default), random or exhaustive"
+        "--sampler",
+        default="guided",
+        metavar="NAME",
+        help="guided (default: by a model of what was measured), tpe, random or exhaustive",
     )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random")
     add_hot(group)
