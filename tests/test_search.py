@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from gemmtune.errors import UsageError
 from gemmtune.kernels.base import Config
 from gemmtune.search import SAMPLERS, STARTUP, Candidate, SamplerName, Search
+from gemmtune.search.gaussian import GaussianProcess, expected_improvement
+from gemmtune.search.guided import LEARNT, LOOKED_AT, START
 
 Row = tuple[str, Config]
 
@@ -38,6 +40,8 @@ class Single(Config):
 
     width: int = 1
 
+
+MODELS: tuple[SamplerName, ...] = ("guided", "tpe")
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -180,11 +184,12 @@ def best_after(sampler: SamplerName, seed: int, count: int) -> float:
     return min(cost_ns(candidate.config) for candidate in asked)
 
 
-def test_the_model_finds_better_rows_than_random_with_as_many_trials() -> None:
+@pytest.mark.parametrize("sampler", MODELS)
+def test_the_model_finds_better_rows_than_random_with_as_many_trials(sampler: SamplerName) -> None:
     seeds = range(12)
     best = min(cost_ns(config) for _, config in SPACE)
 
-    model = [best_after("tpe", seed, 80) / best for seed in seeds]
+    model = [best_after(sampler, seed, 80) / best for seed in seeds]
     random = [best_after("random", seed, 80) / best for seed in seeds]
 
     assert np.mean(model) < np.mean(random)
@@ -193,12 +198,13 @@ def test_the_model_finds_better_rows_than_random_with_as_many_trials() -> None:
     assert sum(m <= 1.05 for m in model) > sum(r <= 1.05 for r in random)
 
 
-def test_the_model_keeps_away_from_where_configs_fail() -> None:
+@pytest.mark.parametrize("sampler", MODELS)
+def test_the_model_keeps_away_from_where_configs_fail(sampler: SamplerName) -> None:
     def fails(config: Config) -> float | None:
         assert isinstance(config, Tile)
         return None if config.m >= 16 else cost_ns(config)
 
-    asked = play(Search(SPACE, seed=5), 100, fails)
+    asked = play(Search(SPACE, sampler=sampler, seed=5), 100, fails)
     proposed = [fails(c.config) is None for c in asked if c.origin == "model"]
     share = sum(fails(config) is None for _, config in SPACE) / len(SPACE)
 
@@ -206,22 +212,25 @@ def test_the_model_keeps_away_from_where_configs_fail() -> None:
     assert np.mean(proposed) < share * 0.6
 
 
-def test_it_goes_on_when_everything_fails() -> None:
-    assert len(play(Search(SPACE, seed=1), 60, lambda _: None)) == 60
+@pytest.mark.parametrize("sampler", MODELS)
+def test_it_goes_on_when_everything_fails(sampler: SamplerName) -> None:
+    assert len(play(Search(SPACE, sampler=sampler, seed=1), 60, lambda _: None)) == 60
 
 
-def test_a_random_share_stays_for_ever() -> None:
-    asked = play(Search(SPACE, seed=1), 200)
+@pytest.mark.parametrize(("sampler", "start"), [("tpe", STARTUP), ("guided", START)])
+def test_a_random_share_stays_for_ever(sampler: SamplerName, start: int) -> None:
+    asked = play(Search(SPACE, sampler=sampler, seed=1), 200)
     origins = [candidate.origin for candidate in asked]
 
-    assert origins[:STARTUP] == ["spread"] * STARTUP
-    assert 10 <= origins[STARTUP:].count("random") <= 50
+    assert origins[:start] == ["spread"] * start
+    assert 10 <= origins[start:].count("random") <= 50
     assert origins.count("model") > 120
 
 
-def test_families_are_searched_together_and_small_ones_are_seen() -> None:
+@pytest.mark.parametrize("sampler", MODELS)
+def test_families_are_searched_together_and_small_ones_are_seen(sampler: SamplerName) -> None:
     few: list[Row] = [("few", Single(width=width)) for width in range(5)]
-    search = Search([*few, *SPACE], seed=2)
+    search = Search([*few, *SPACE], sampler=sampler, seed=2)
 
     asked = play(search, 120, lambda config: 9.0 if isinstance(config, Single) else cost_ns(config))
 
@@ -239,8 +248,91 @@ def test_an_empty_space_has_nothing_to_ask() -> None:
     assert Search([]).ask() is None
 
 
+def test_the_expected_gain_is_a_share_that_falls() -> None:
+    search = Search(SPACE, seed=4)
+    assert search.expected_gain() is None
+    gains = []
+    for _ in range(150):
+        play(search, 1)
+        gains.append(search.expected_gain())
+
+    assert gains[: START - 1] == [None] * (START - 1)
+    known = [gain for gain in gains if gain is not None]
+    assert all(0.0 <= gain < 1.0 for gain in known)
+    assert np.mean(known[-20:]) < 0.2 * np.mean(known[:20])
+    assert Search(SPACE, sampler="tpe").expected_gain() is None
+
+
+def test_good_traits_lead_to_the_best_sooner_and_are_asked_only_where_it_looks() -> None:
+    best = min(cost_ns(config) for _, config in SPACE)
+    asked: set[Config] = set()
+
+    def traits(_: str, config: Config) -> tuple[float, ...]:
+        asked.add(config)
+        return (math.log2(cost_ns(config)) + 0.3 * math.sin(len(config.key) * 7.0),)
+
+    def until_best(seed: int, **options: object) -> int:
+        search = Search(SPACE, seed=seed, **options)  # type: ignore[arg-type]
+        times = [cost_ns(candidate.config) for candidate in play(search, 60)]
+        return next((i for i, time in enumerate(times) if time <= 1.05 * best), 60)
+
+    with_traits = [until_best(seed, traits=traits) for seed in range(10)]
+    without = [until_best(seed) for seed in range(10)]
+
+    assert np.mean(with_traits) < np.mean(without)
+    many: list[Row] = [("many", Single(width=width)) for width in range(3 * LOOKED_AT)]
+    asked.clear()
+    search = Search(many, seed=1, traits=lambda *_: traits("", SPACE[0][1]))
+    play(search, START + 4, lambda config: float(len(config.key)))
+    assert len(asked) == 1
+
+
+def test_thousands_of_rows_and_hundreds_of_results_are_borne() -> None:
+    many: list[Row] = [("many", Single(width=width)) for width in range(5000)]
+    search = Search(many, seed=1)
+    search.load([(*row, 1000.0 + abs(i - 4321)) for i, row in enumerate(many[: 2 * LEARNT])])
+
+    asked = play(search, 25, lambda config: 1000.0 + abs(config.width - 4321))  # type: ignore[attr-defined]
+
+    assert len(set(rows(asked))) == 25
+    assert min(abs(c.config.width - 4321) for c in asked) < 100  # type: ignore[attr-defined]
+
+
+def test_a_gaussian_process_learns_which_feature_matters_and_how_sure_it_is() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((60, 3))
+    y = np.sin(6 * x[:, 0])
+    process = GaussianProcess(3)
+    process.fit(x, y, 150)
+
+    ahead = rng.random((40, 3))
+    mean, deviation = process.predict(ahead)
+    error = np.abs(mean - np.sin(6 * ahead[:, 0]))
+    far = process.predict(np.full((1, 3), 9.0))[1][0]
+
+    assert error.max() < 0.15
+    assert np.mean(error < 3 * deviation + 0.02) > 0.9
+    assert far > 5 * deviation.max()
+    again = process.interpolate(x, (x[:, 0] > 0.5).astype(float))
+    assert np.mean((again > 0.5) == (x[:, 0] > 0.5)) > 0.9
+
+
+@given(
+    mean=st.floats(-3, 3), deviation=st.floats(0.01, 2.0), best=st.floats(-3, 3), up=st.floats(0, 1)
+)
+def test_expected_improvement_is_what_sampling_says(
+    mean: float, deviation: float, best: float, up: float
+) -> None:
+    one, worse = expected_improvement(np.array([mean, mean + up]), np.array([deviation] * 2), best)
+    samples = mean + deviation * np.random.default_rng(0).standard_normal(4000)
+    sampled = np.maximum(best - samples, 0.0).mean()
+
+    assert one >= worse >= 0.0
+    assert abs(one - sampled) < 0.06 * deviation + 0.05 * sampled
+
+
 def test_an_unknown_sampler_is_refused() -> None:
-    with pytest.raises(UsageError, match="tpe, random, exhaustive"):
+    with pytest.raises(UsageError, match="guided, tpe, random, exhaustive"):
         Search(SPACE, sampler="magic")  # type: ignore[arg-type]
 
 

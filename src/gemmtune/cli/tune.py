@@ -105,7 +105,10 @@ def _add_search(parser: Parser) -> None:
         help="stop when more configs are expected to gain less, e.g. 1%%",
     )
     group.add_argument(
-        "--sampler", default="tpe", metavar="NAME", help="tpe (default), random or exhaustive"
+        "--sampler",
+        default="guided",
+        metavar="NAME",
+        help="guided (default: by a model of what was measured), tpe, random or exhaustive",
     )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random")
     add_hot(group)

@@ -15,6 +15,7 @@ from gemmtune.executors import Executor, unheeded
 from gemmtune.job import Failure, Job, Measurement, Outcome, Times
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
+from gemmtune.kernels.predict import traits
 from gemmtune.problem import Gemm
 from gemmtune.progress import (
     Drifted,
@@ -184,12 +185,17 @@ class Tuning:
             first=[*defaults, *relatives(self._store, self._gemm, device, families)],
             sampler=self._options.sampler,
             seed=self._options.seed,
+            traits=self._traits,
         )
         self._report(SpaceListed(configs=search.size))
         for family, config in self._in_flight.values():
             search.exclude(family, config)
         self._tell(search, self._known.rows)
         return search
+
+    def _traits(self, family: str, config: Config) -> tuple[float, ...]:
+        launches = FAMILIES[family].launch(config, self._gemm)
+        return traits(launches, self._gemm, self._executor.device)
 
     def _space(self) -> Iterator[tuple[str, Config]]:
         for name in self._families:

@@ -10,7 +10,7 @@ from gemmtune.job import FailureKind, Policy, Times
 from gemmtune.kernels import FAMILIES
 from gemmtune.problem import Gemm
 from gemmtune.progress import StopReason
-from gemmtune.search import SAMPLERS, SamplerName
+from gemmtune.search import DEFAULT_SAMPLER, SAMPLERS, SamplerName
 from gemmtune.store import Row
 
 SEEDS = 2**32
@@ -31,7 +31,7 @@ class TuneOptions:
     """Configs per problem, those of earlier runs included; None: no limit."""
     until_gain: float | None = None
     """Stop when trials are expected to gain less than this share of the best time; None: never."""
-    sampler: SamplerName = "tpe"
+    sampler: SamplerName = DEFAULT_SAMPLER
     """Of the search."""
     seed: int = 0
     """Of search and inputs."""

@@ -1,0 +1,138 @@
+"""A Gaussian process over numbered features: what a row's value may be, learnt from a few others.
+
+Kernel Matérn 5/2 with a length of its own for every feature; lengths, signal and noise are those
+that make the data likely, found by a few steps of Adam from where they were.
+
+Source: C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning", 2006,
+equations 2.25, 4.17 and 5.9; D. P. Kingma, J. Ba, "Adam", arXiv:1412.6980.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LENGTH = 1.5
+"""Of a feature whose values span 0 to 1, before anything is known; log-normal by one e-fold."""
+NOISE = 0.1
+"""Of a value over the spread of all, likewise."""
+_RATE = 0.1
+_BETAS = (0.8, 0.95)
+_JITTER = 1e-6
+
+
+class GaussianProcess:
+    """Values of features; not fitted at first.
+
+    Args:
+        count: of features.
+    """
+
+    def __init__(self, count: int) -> None:
+        # log lengths, then log signal, then log noise
+        self._prior = np.array([math.log(LENGTH)] * count + [0.0, math.log(NOISE)])
+        self._width = np.array([1.0] * count + [1.0, 0.7])
+        self._least = np.array([-3.0] * count + [-2.0, -4.5])
+        self._most = np.array([4.0] * count + [2.0, 0.0])
+        self._log = self._prior.copy()
+        self._mean = np.zeros(count + 2)
+        self._square = np.zeros(count + 2)
+        self._steps = 0
+        self._centre, self._scale = 0.0, 1.0
+        self._x: Array = np.zeros((0, count))
+        self._inverse: Array = np.zeros((0, 0))
+        self._weights: Array = np.zeros(0)
+
+    def fit(self, x: Array, y: Array, steps: int) -> None:
+        """Learn from rows ``x`` (n x count) with values ``y``.
+
+        Args:
+            x: features.
+            y: values.
+            steps: of Adam on lengths, signal and noise; 0 leaves them.
+        """
+        self._centre, self._scale = float(y.mean()), float(y.std()) + _JITTER
+        target = (y - self._centre) / self._scale
+        apart = [(column[:, None] - column[None, :]) ** 2 for column in x.T] if steps else []
+        for _ in range(steps):
+            self._step(self._gradient(x, target, apart))
+        covariance, _ = self._covariance(x, x)
+        factor = np.linalg.cholesky(covariance + self._noise * np.eye(len(x)))
+        self._inverse = np.linalg.inv(factor)
+        self._weights = self._solve(target)
+        self._x = x
+
+    def _solve(self, right: Array) -> Array:
+        """The inverse of the covariance of all rows, times ``right``."""
+        solved: Array = self._inverse.T @ (self._inverse @ right)
+        return solved
+
+    @property
+    def _noise(self) -> float:
+        return math.exp(2 * self._log[-1]) + _JITTER
+
+    def _covariance(self, one: Array, other: Array) -> tuple[Array, Array]:
+        """Covariance of two sets of rows, and what its slope in the squared distance has in it."""
+        inverse = np.exp(-self._log[:-2])
+        one, other = one * inverse, other * inverse
+        square = (one * one).sum(1)[:, None] + (other * other).sum(1)[None, :]
+        root = np.sqrt(5.0 * np.maximum(square - 2.0 * one @ other.T, 0.0))
+        decay = math.exp(2 * self._log[-2]) * np.exp(-root)
+        covariance: Array = (1.0 + root + root * root / 3.0) * decay
+        return covariance, (1.0 + root) * decay
+
+    def _gradient(self, x: Array, target: Array, apart: list[Array]) -> Array:
+        """Of the log posterior of the hyperparameters."""
+        covariance, slope = self._covariance(x, x)
+        inverse = np.linalg.inv(covariance + self._noise * np.eye(len(x)))
+        alpha = inverse @ target
+        outer = np.outer(alpha, alpha) - inverse
+        gradient: Array = (self._prior - self._log) / self._width**2
+        weighted = outer * slope * (5.0 / 6.0)
+        for i, square in enumerate(apart):
+            gradient[i] += np.vdot(weighted, square) * math.exp(-2 * self._log[i])
+        gradient[-2] += np.vdot(outer, covariance)
+        gradient[-1] += np.trace(outer) * math.exp(2 * self._log[-1])
+        return gradient
+
+    def _step(self, gradient: Array) -> None:
+        first, second = _BETAS
+        self._steps += 1
+        self._mean = first * self._mean + (1 - first) * gradient
+        self._square = second * self._square + (1 - second) * gradient**2
+        mean = self._mean / (1 - first**self._steps)
+        root = np.sqrt(self._square / (1 - second**self._steps))
+        moved = self._log + _RATE * mean / (root + 1e-8)
+        self._log = np.clip(moved, self._least, self._most)
+
+    def predict(self, x: Array) -> tuple[Array, Array]:
+        """Means and standard deviations of the values of rows ``x``."""
+        covariance, _ = self._covariance(x, self._x)
+        mean = covariance @ self._weights * self._scale + self._centre
+        explained = self._inverse @ covariance.T
+        left = math.exp(2 * self._log[-2]) - (explained * explained).sum(0)
+        return mean, np.sqrt(np.maximum(left, 1e-9)) * self._scale
+
+    def interpolate(self, x: Array, values: Array) -> Array:
+        """Other ``values`` of the rows that were learnt from, carried over to rows ``x``."""
+        covariance, _ = self._covariance(x, self._x)
+        centre = float(values.mean())
+        carried: Array = covariance @ self._solve(values - centre) + centre
+        return carried
+
+
+def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
+    """How far below ``best`` a value is to be expected, not counting when it is above.
+
+    Source: D. R. Jones, M. Schonlau, W. J. Welch, "Efficient global optimization", 1998.
+    """
+    z = (best - mean) / deviation
+    density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    # numpy has no erf, and approximations are worst in the tail, where most rows are.
+    below = np.fromiter(map(math.erfc, (-z / math.sqrt(2)).tolist()), np.float64, len(z)) / 2
+    gain: Array = deviation * np.maximum(z * below + density, 0.0)
+    return gain
