@@ -54,9 +54,11 @@ class Run:
     """C as it lies in memory."""
     times_ns: tuple[float, ...]
     """Of one run, by sample; none where it was not timed."""
+    log: str
+    """What Dawn printed: with the toggle dump_shaders, what the driver is given."""
 
 
-def _node(argument: Sequence[str], limit_s: float) -> Any:
+def _node(argument: Sequence[str], limit_s: float) -> tuple[Any, str]:
     node = shutil.which("node")
     if node is None:
         raise DawnError("node is not in PATH: kernels for Chromium run in Node")
@@ -71,10 +73,11 @@ def _node(argument: Sequence[str], limit_s: float) -> Any:
     except subprocess.TimeoutExpired:
         raise DawnError(f"Node was killed after {limit_s:g} s") from None
     try:
-        return json.loads(run.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        last = "; ".join((run.stderr or run.stdout).strip().splitlines()[-5:])
-        raise DawnError(f"Node ended with {run.returncode}: {last}") from None
+        *log, last = run.stdout.splitlines()
+        return json.loads(last), "\n".join(log)
+    except ValueError:
+        tail = "; ".join((run.stderr or run.stdout).strip().splitlines()[-5:])
+        raise DawnError(f"Node ended with {run.returncode}: {tail}") from None
 
 
 def adapter(toggles: Sequence[str] = TOGGLES) -> dict[str, Any]:
@@ -83,7 +86,7 @@ def adapter(toggles: Sequence[str] = TOGGLES) -> dict[str, Any]:
     Raises:
         DawnError: there is none, or no Dawn.
     """
-    found: dict[str, Any] = _node(["info", ",".join(toggles)], 60.0)
+    found: dict[str, Any] = _node(["info", ",".join(toggles)], 60.0)[0]
     return found
 
 
@@ -173,11 +176,11 @@ def run_kernel(
         if timing is not None:
             job["time"] = {each: getattr(timing, each) for each in Timing.__slots__}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        result = _node([str(folder / "job.json")], limit_s)
+        result, log = _node([str(folder / "job.json")], limit_s)
         if not result["ok"]:
             raise DawnError(result["error"])
         c = np.frombuffer((folder / "output").read_bytes(), _DTYPES[gemm.c])
-    return Run(c=c, times_ns=tuple(result["times_ns"]))
+    return Run(c=c, times_ns=tuple(result["times_ns"]), log=log)
 
 
 def _buffer(folder: Path, binding: int, content: bytes) -> dict[str, Any]:

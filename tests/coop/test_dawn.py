@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
+import re
 
 import pytest
 
-from dawn_node import DawnError, adapter, device_of, fault, run_kernel
+from dawn_node import TOGGLES, DawnError, adapter, device_of, fault, run_kernel
 from gemmtune.device import Device
 from gemmtune.dialect import NAGA, TINT
 from gemmtune.kernels import FAMILIES
@@ -141,6 +142,22 @@ def test_configs_of_the_space_are_right(dawn, family):
 
     for config in random.Random(0).sample(configs, 2):
         right(family, config, gemm, dawn)
+
+
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize("stages", [1, 2])
+def test_tint_adds_no_checks_to_static_loops_of_matrices(dawn, trans_b, stages):
+    """Its checks make strides variable and count loops; a browser cannot switch them off."""
+    gemm = Gemm.parse("32x32x32", trans_b=trans_b, **F16)
+    config = coopmat(gemm, dawn, dims="static", frags_m=1, stages=stages)
+    kernel = render("coopmat", config, gemm, dawn, TINT)
+
+    log = run_kernel(kernel, gemm, dawn, toggles=(*TOGGLES, "dump_shaders")).log
+
+    strides = re.findall(r"OpCooperativeMatrixLoadKHR %\d+ %\d+ %uint_\d+ (%\w+)", log)
+    assert len(strides) == 2
+    assert all(stride.startswith("%uint_") for stride in strides)
+    assert "OpAll %bool" not in log, "a loop is counted"
 
 
 def test_what_tint_refuses_is_said(dawn):

@@ -51,14 +51,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
   // where this subgroup's part of the tile begins
   let sg_row = tid / 64u * 16u;
   let sg_col = tid / 32u % 2u * 16u;
-  let a_first = min(sg_row * 6u, 96u);
-  let b_first = min(sg_col / 4u, 4u);
+  let a_first = sg_row * 6u;
+  let b_first = sg_col / 4u;
   var sum0_0 = subgroup_matrix_result<f32, 16, 16>();
   var next_a0: vec4<f16>;
   var next_b0: vec4<f16>;
   next_a0 = select(vec4<f16>(), vec4<f16>(a[a_base0 + 0u / 4u]), 0u + a_q0 * 4u < K);
   next_b0 = select(vec4<f16>(), vec4<f16>(b[b_base0 + 0u * b_ld]), 0u + b_r0 < K);
-  for (var k0 = 0u; k0 < K; k0 += TILE_K) {
+  for (var turn = 0u; turn < (K + TILE_K - 1u) / TILE_K; turn++) {
+    let k0 = turn * TILE_K;
     tile_a[a_r0 * 6u + a_q0] = next_a0;
     tile_b[b_r0 * 10u + b_q0] = next_b0;
     workgroupBarrier();
@@ -74,7 +75,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: 
     workgroupBarrier();
   }
   let lane = tid % 32u;
-  let out_first = min(tid / 32u * 256u, 768u);
+  let out_first = tid / 32u * 256u;
   subgroupMatrixStore<row_major>(&out, out_first, sum0_0, 16u);
   workgroupBarrier();
   for (var e = lane * 4u; e < 256u; e += 128u) {
