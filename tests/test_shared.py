@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,24 @@ def await_server(postgres: subprocess.Popen[bytes], port: int) -> None:
         time.sleep(0.1)
 
 
+def test_many_that_begin_at_once_make_one_database(server: str) -> None:
+    subprocess.run([program("createdb"), "--maintenance-db", server, "fresh"], check=True)
+    fresh = server.replace("/postgres", "/fresh")
+    together = threading.Barrier(8)
+
+    def begin() -> None:
+        together.wait()
+        Store.open(fresh).close()
+
+    with ThreadPoolExecutor(8) as threads:
+        for begun in [threads.submit(begin) for _ in range(8)]:
+            begun.result()
+
+    with Store.open(fresh) as store:
+        assert store.unused
+        assert store.check() == []
+
+
 def test_of_two_tuners_one_is_killed_and_no_config_is_measured_twice(
     server: str, device: Device, tmp_path: Path
 ) -> None:
@@ -77,7 +97,6 @@ def test_of_two_tuners_one_is_killed_and_no_config_is_measured_twice(
     command += ["--family", "tiled", "--workers", "1", "--adapter", device.key]
     command += ["--trials", str(TRIALS), "--db", server]
     home = os.environ | {"HOME": str(tmp_path)}
-    Store.open(server).close()
 
     with Store.open(server) as store:
 

@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
@@ -32,6 +42,8 @@ from gemmtune.schema import (
 )
 from gemmtune.store.migrate import migrate
 from gemmtune.store.tables import MEASUREMENTS, META, create_all
+
+_PREPARING = 0x67656D6D  # "gemm", a number of ours among the server's advisory locks
 
 
 class Database:
@@ -157,6 +169,9 @@ class Database:
         # Asked again under the write lock: another process may have been first. It also finds
         # out now, not after minutes of measuring, that nothing can be written.
         with self.transaction(write=True) as connection:
+            if connection.dialect.name == "postgresql":
+                # Readers and writers do not wait for each other there; those who make tables must.
+                connection.execute(select(func.pg_advisory_xact_lock(_PREPARING)))
             known = self._schema_of(connection)
             if not known:
                 create_all(connection, _created_by())
