@@ -11,8 +11,8 @@ REDUCERS = 256
 """Invocations per workgroup of the second pass."""
 _SHARERS = 8
 # A space splits where a large GPU has room for more workgroups, into parts that are worth one.
-_FEW_WORKGROUPS = 128
-_MANY_WORKGROUPS = 1024
+_FEW = 128
+_MANY = 1024
 _LEAST_DEPTH = 128
 
 
@@ -62,12 +62,17 @@ def workspace_bytes(split_k: int, gemm: Gemm) -> int:
     return 0 if split_k == 1 else gemm.m * gemm.n * gemm.batch * split_k * SIZEOF["f32"]
 
 
-def worthwhile(workgroups: int, gemm: Gemm) -> tuple[int, ...]:
-    """The splits, 1 aside, that may pay where there are ``workgroups`` without one."""
-    if workgroups > _FEW_WORKGROUPS:
+def worthwhile(
+    workgroups: int, gemm: Gemm, *, few: int = _FEW, many: int = _MANY
+) -> tuple[int, ...]:
+    """The splits, 1 aside, that may pay where there are ``workgroups`` without one.
+
+    None where these are more than ``few``; none that makes them more than ``many``.
+    """
+    if workgroups > few:
         return ()
     return tuple(
         split_k
         for split_k in (2, 4, 8, 16, 32, 64, 128, 256)
-        if split_k * workgroups <= _MANY_WORKGROUPS and gemm.k >= split_k * _LEAST_DEPTH
+        if split_k * workgroups <= many and gemm.k >= split_k * _LEAST_DEPTH
     )
