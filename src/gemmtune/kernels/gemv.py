@@ -23,7 +23,7 @@ from gemmtune.kernels.base import (
     check_launch,
     check_problem,
 )
-from gemmtune.kernels.split import check_split, passes, sharers, workspace_bytes, worthwhile
+from gemmtune.kernels.split import check_split, passes, sharers, widths, workspace_bytes, worthwhile
 from gemmtune.kernels.tile import access_width
 from gemmtune.problem import SIZEOF, Dtype, Gemm
 
@@ -76,6 +76,11 @@ class GemvConfig(Config):
     def features(self) -> tuple[str, ...]:
         """See `Config.features`."""
         return ("subgroup",) if self.sg_lanes > 1 else ()
+
+    @property
+    def sg_size(self) -> int | None:
+        """Lanes of a subgroup, where it matters."""
+        return self.sg_lanes if self.sg_lanes > 1 else None
 
     def dot(self, gemm: Gemm) -> bool:
         """W lies along k in memory."""
@@ -163,18 +168,12 @@ def launch(config: GemvConfig, gemm: Gemm) -> tuple[Launch, ...]:
         workgroup_size=(invocations, 1, 1),
         workgroup_storage_bytes=sums * SIZEOF["f32"] if config.lanes_k > config.sg_lanes else 0,
     )
-    return passes(main, config.split_k, _c_width(config, gemm), gemm)
+    return passes(main, config.split_k, gemm)
 
 
 def workspace(config: GemvConfig, gemm: Gemm) -> int:
     """See `Family.workspace`."""
     return workspace_bytes(config.split_k, gemm)
-
-
-def _c_width(config: GemvConfig, gemm: Gemm) -> int:
-    if config.side == "n" or config.dot(gemm):
-        return 1
-    return access_width(min(config.vec, 4), gemm.n, gemm, "c")
 
 
 def _side(gemm: Gemm) -> Side:
@@ -211,8 +210,9 @@ def default(gemm: Gemm, device: Device) -> GemvConfig:
     )
     if not config.dot(gemm):
         config = replace(config, reg_l=vec, lanes_l=32, lanes_k=4, unroll_k=4)
-    splits = _splits(config, gemm)
-    return replace(config, split_k=max((s for s in splits if s <= 16), default=1))
+    steps = ceil_div(gemm.k, config.tile_k(gemm))
+    fits = (split for split in _splits(config, gemm) if split <= min(steps, 16))
+    return replace(config, split_k=max(fits, default=1))
 
 
 def _splits(config: GemvConfig, gemm: Gemm) -> tuple[int, ...]:
@@ -281,6 +281,7 @@ def variables(config: GemvConfig, gemm: Gemm, device: Device) -> dict[str, Any]:
     """See `Family.variables`."""
     is_m, dynamic = config.side == "m", config.dims == "dynamic"
     short, long = (gemm.m, gemm.n) if is_m else (gemm.n, gemm.m)
+    scattered = not is_m or config.dot(gemm)
     tile_s, tile_l = config.reg_s, config.lanes_l * config.reg_l
     return {
         "tile_m": config.tile_m,
@@ -289,7 +290,7 @@ def variables(config: GemvConfig, gemm: Gemm, device: Device) -> dict[str, Any]:
         "dot": config.dot(gemm),
         "w": _large(config, gemm),
         "x": _small(config, gemm),
-        "c_vec": _c_width(config, gemm),
+        **widths(config.split_k, 1 if scattered else min(config.vec, 4), gemm),
         "edge_s": dynamic or short % tile_s != 0,
         "edge_l": dynamic or long % tile_l != 0,
         "edge_k": dynamic or gemm.k % config.tile_k(gemm) != 0,
@@ -309,7 +310,7 @@ def _small(config: GemvConfig, gemm: Gemm) -> Stream:
     """x, of which a step takes vec (dot) or unroll_k elements along k."""
     name: Literal["a", "b"] = "a" if config.side == "m" else "b"
     along_k = not gemm.trans_a if config.side == "m" else gemm.trans_b
-    alone = (gemm.m if config.side == "m" else gemm.n) == 1
+    alone = config.dims == "static" and (gemm.m if config.side == "m" else gemm.n) == 1
     count = config.vec if config.dot(gemm) else config.unroll_k
     return _stream(name, count, gemm.k, gemm, contiguous=along_k or alone)
 

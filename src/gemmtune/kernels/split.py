@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gemmtune.kernels.base import Launch, ceil_div
+from gemmtune.kernels.tile import access_width
 from gemmtune.problem import SIZEOF, Gemm
 
 REDUCERS = 256
@@ -17,7 +18,7 @@ _LEAST_DEPTH = 128
 
 
 def sharers(split_k: int) -> int:
-    """Invocations of the second pass that share the parts of one access to C: 1, 2, 4 or 8."""
+    """Invocations of the second pass that share the parts of an element of C: 1, 2, 4 or 8."""
     return min(_SHARERS, 1 << (split_k.bit_length() - 1))
 
 
@@ -28,24 +29,16 @@ def check_split(split_k: int, tile_k: int, gemm: Gemm) -> Iterator[str]:
         yield f"split_k {split_k} leaves some parts nothing of {steps} steps of {tile_k}"
 
 
-def passes(main: Launch, split_k: int, width: int, gemm: Gemm) -> tuple[Launch, ...]:
-    """``main`` for every part, then the pass that adds them up; without a split ``main`` alone.
-
-    Args:
-        main: the kernel without a split.
-        split_k: how many parts.
-        width: elements of one access to C.
-        gemm: the problem.
-    """
+def passes(main: Launch, split_k: int, gemm: Gemm) -> tuple[Launch, ...]:
+    """``main`` for every part, then the pass that adds them up; without a split ``main`` alone."""
     if split_k == 1:
         return (main,)
     shared = sharers(split_k)
-    accesses = gemm.m * gemm.n * gemm.batch // width
     reduce = Launch(
         entry_point="reduce",
-        workgroups=ceil_div(accesses, REDUCERS // shared),
+        workgroups=ceil_div(gemm.m * gemm.n, REDUCERS // shared) * gemm.batch,
         workgroup_size=(REDUCERS, 1, 1),
-        workgroup_storage_bytes=REDUCERS * width * SIZEOF["f32"] if shared > 1 else 0,
+        workgroup_storage_bytes=REDUCERS * SIZEOF["f32"] if shared > 1 else 0,
     )
     return (
         Launch(
@@ -55,6 +48,17 @@ def passes(main: Launch, split_k: int, width: int, gemm: Gemm) -> tuple[Launch, 
         ),
         reduce,
     )
+
+
+def widths(split_k: int, vec: int, gemm: Gemm) -> dict[str, int]:
+    """Elements of one access to C and to the workspace, where the config moves ``vec``.
+
+    With a split the second pass alone touches C.
+    """
+    return {
+        "c_vec": access_width(vec, gemm.n, gemm, "c") if split_k == 1 else 1,
+        "part_vec": vec if gemm.n % vec == 0 else 1,
+    }
 
 
 def workspace_bytes(split_k: int, gemm: Gemm) -> int:
