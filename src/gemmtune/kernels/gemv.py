@@ -78,9 +78,9 @@ class GemvConfig(Config):
         return ("subgroup",) if self.sg_lanes > 1 else ()
 
     @property
-    def sg_size(self) -> int | None:
-        """Lanes of a subgroup, where it matters."""
-        return self.sg_lanes if self.sg_lanes > 1 else None
+    def sg_size(self) -> int:
+        """Lanes of a subgroup; 0: any."""
+        return self.sg_lanes if self.sg_lanes > 1 else 0
 
     def dot(self, gemm: Gemm) -> bool:
         """W lies along k in memory."""
