@@ -50,7 +50,7 @@ MATRICES = replace(
 )
 """The same with them."""
 DEVICES = (LEAST, LAVAPIPE, H100, MATRICES)
-PLAIN_FAMILIES = ("naive", "tiled", "subgroup")
+PLAIN_FAMILIES = ("naive", "tiled", "subgroup", "gemv")
 """Families that every lavapipe runs; coopmat has its own folder of tests."""
 
 
@@ -98,9 +98,21 @@ def legal_configs(family: str, gemm: Gemm, device: Device) -> tuple[Config, ...]
     return tuple(FAMILIES[family].space(gemm, device))
 
 
-def model_of(gemm: Gemm, side: int = 64) -> Gemm:
+def fitted(family: str, gemm: Gemm) -> Gemm:
+    """The problem itself, or one like it where the family is not for its size."""
+    if family != "gemv" or min(gemm.m, gemm.n) <= 16:
+        return gemm
+    odd = (gemm.m + gemm.n) % 2
+    return replace(gemm, **({"m": gemm.m % 7 + 1} if odd else {"n": gemm.n % 7 + 1}))
+
+
+def model_of(family: str, gemm: Gemm) -> Gemm:
     """A problem of the same dtypes and layout and of one size, so that its space is kept once."""
+    shape = "64x64x16"
+    if family == "gemv":
+        short = min(gemm.m, gemm.n, 16)
+        shape = f"{short}x64x512" if gemm.m <= gemm.n else f"64x{short}x512"
     return Gemm.parse(
-        f"{side}x{side}x16",
+        shape,
         **{name: getattr(gemm, name) for name in ("a", "b", "c", "acc", "trans_a", "trans_b")},
     )

@@ -21,7 +21,7 @@ from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, Kernel
 from gemmtune.problem import Gemm
 from gemmtune.render import render
-from strategies import PLAIN_FAMILIES, gemms, legal_configs, model_of
+from strategies import PLAIN_FAMILIES, fitted, gemms, legal_configs, model_of
 
 RunKernel = Callable[[Gemm, Kernel], Outcome]
 
@@ -44,7 +44,7 @@ def right(run_kernel: RunKernel, family: str, config: Config, gemm: Gemm, device
 
 def some_configs(family: str, gemm: Gemm, device: Device, count: int) -> list[Config]:
     """The default and a few others, the same every time."""
-    configs = legal_configs(family, model_of(gemm), device)
+    configs = legal_configs(family, model_of(family, gemm), device)
     chosen = random.Random(f"{family}{gemm.key}").sample(configs, min(10 * count, len(configs)))
     legal = [config for config in chosen if not FAMILIES[family].check(config, gemm, device)]
     return [FAMILIES[family].default(gemm, device), *legal[:count]]
@@ -58,6 +58,7 @@ def test_every_layout_and_dtype_is_right(
 ):
     for shape in ("64x64x32", "33x65x17"):
         gemm = Gemm.parse(shape, a=a, b=b, c=c, acc=acc, trans_a=trans_a, trans_b=trans_b)
+        gemm = fitted(family, gemm)
         for config in some_configs(family, gemm, device, 1):
             right(run_kernel, family, config, gemm, device)
 
@@ -78,7 +79,7 @@ def test_every_layout_and_dtype_is_right(
     ],
 )
 def test_any_size_is_right(run_kernel, device, family, shape):
-    gemm = Gemm.parse(shape, beta=0.5, bias=True)
+    gemm = fitted(family, Gemm.parse(shape, beta=0.5, bias=True))
     for config in some_configs(family, gemm, device, 1):
         right(run_kernel, family, config, gemm, device)
 
@@ -92,6 +93,7 @@ def test_epilogue_is_right(run_kernel, device, family, activation, c):
         bias=True,
         activation=activation,
     )
+    gemm = fitted(family, gemm)
     for config in some_configs(family, gemm, device, 1):
         right(run_kernel, family, config, gemm, device)
 
@@ -99,13 +101,14 @@ def test_epilogue_is_right(run_kernel, device, family, activation, c):
 @pytest.mark.parametrize("family", PLAIN_FAMILIES)
 def test_strides_between_matrices_of_a_batch_are_kept(run_kernel, device, family):
     for strides in ({"stride_a": 0}, {"stride_b": 32 * 36 + 3}, {"stride_c": 40 * 36 + 1}):
-        gemm = Gemm(m=40, n=36, k=32, batch=3, **strides)
+        gemm = fitted(family, Gemm(m=40, n=36, k=32, batch=3, **strides))
         for config in some_configs(family, gemm, device, 1):
             right(run_kernel, family, config, gemm, device)
 
 
 SPLITS = {
     "tiled": {"wg_m": 8, "wg_n": 8, "lanes_n": 8, "tile_k": 8, "unroll_k": 8},
+    "gemv": {"lanes_l": 16, "lanes_k": 4, "unroll_k": 1, "vec": 1, "reg_l": 2},
 }
 """Families that split k among workgroups, with changes to the default that make small tiles."""
 
@@ -127,7 +130,7 @@ SPLITS = {
 def test_sums_split_among_workgroups_are_right(
     run_kernel, device, family, shape, split_k, kind, dims
 ):
-    gemm = Gemm.parse(shape, **kind)
+    gemm = fitted(family, Gemm.parse(shape, **kind))
     config = FAMILIES[family].default(gemm, device)
     config = dataclasses.replace(config, **SPLITS[family], split_k=split_k, dims=dims)
 
@@ -144,7 +147,8 @@ def test_sums_split_among_workgroups_are_right(
 )
 @given(gemm=gemms(sizes=(1, 3, 16, 33, 64, 100)), data=st.data())
 def test_any_legal_config_is_right_for_any_problem(run_kernel, device, family, gemm, data):
-    config = data.draw(st.sampled_from(legal_configs(family, model_of(gemm), device)))
+    gemm = fitted(family, gemm)
+    config = data.draw(st.sampled_from(legal_configs(family, model_of(family, gemm), device)))
     assume(not FAMILIES[family].check(config, gemm, device))
 
     right(run_kernel, family, config, gemm, device)

@@ -32,6 +32,7 @@ from strategies import (
     LEAST,
     MATRICES,
     device_of,
+    fitted,
     gemms,
     legal_configs,
     model_of,
@@ -58,6 +59,8 @@ def subgroup(**changes: object) -> SubgroupConfig:
         Gemm.parse("1x1x1"),
         Gemm.parse("257x129x65", trans_a=True, trans_b=True),
         Gemm.parse("4096x4096x4096"),
+        Gemm.parse("1024x2x2048", a="f16", b="f16"),
+        Gemm.parse("3x5000x700x2", trans_a=True),
         Gemm.parse("64x64x0x3", a="f16", b="f16", c="f16", acc="f16"),
         Gemm.parse("64x64x64", a="f16", b="f16", c="f16"),
     ],
@@ -86,14 +89,16 @@ def test_space_holds_each_legal_config_once(family, gemm, device):
 def test_space_comes_in_the_same_order_every_time(family):
     space, device = FAMILIES[family].space, device_of(family)
 
-    assert list(space(HALF, device)) == list(space(HALF, device)) != []
+    gemm = fitted(family, HALF)
+
+    assert list(space(gemm, device)) == list(space(gemm, device)) != []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_configs_survive_json(family, data):
-    configs = legal_configs(family, HALF, device_of(family))
+    configs = legal_configs(family, fitted(family, HALF), device_of(family))
     config = data.draw(st.sampled_from(configs))
 
     assert config == type(config).from_json(config.to_json())
@@ -242,13 +247,52 @@ def test_an_operand_larger_than_a_binding_is_refused_with_its_size(family):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_tiles_of_a_launch_cover_c_once(family, data):
-    gemm = data.draw(gemms(inputs=("f16",) if family == "coopmat" else DTYPES))
-    config = data.draw(st.sampled_from(legal_configs(family, model_of(gemm), MATRICES)))
+    gemm = fitted(family, data.draw(gemms(inputs=("f16",) if family == "coopmat" else DTYPES)))
+    config = data.draw(st.sampled_from(legal_configs(family, model_of(family, gemm), MATRICES)))
     assume(not FAMILIES[family].check(config, gemm, MATRICES))
 
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
 
-    assert tiles * gemm.batch == FAMILIES[family].launch(config, gemm)[0].workgroups
+    parts = getattr(config, "split_k", 1)
+    assert tiles * gemm.batch * parts == FAMILIES[family].launch(config, gemm)[0].workgroups
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"side": "n"}, "side is 'n'; of C's 4 x 64 that must be at most 16"),
+        ({"vec": 8}, "vec 8 is not 1, 2, 4 or, in f16, 8"),
+        ({"lanes_k": 24}, "must be powers of two"),
+        ({"lanes_k": 4, "sg_lanes": 8}, "more than lanes_k 4 or the subgroup's 8"),
+        ({"reg_s": 16, "reg_l": 8}, "128 sums per invocation"),
+        ({"unroll_k": 32, "reg_l": 8}, "loads 4096 bytes of W"),
+        ({"split_k": 40}, "leaves some parts nothing"),
+        ({"reg_l": 0}, "at least 1"),
+    ],
+)
+def test_check_says_in_words_why_a_gemv_config_is_illegal(changes, words):
+    gemm = Gemm.parse("4x64x256", trans_b=True)
+    config = dataclasses.replace(FAMILIES["gemv"].default(gemm, LAVAPIPE), **changes)
+
+    assert words in "; ".join(FAMILIES["gemv"].check(config, gemm, LAVAPIPE))
+
+
+def test_gemv_is_for_few_rows_or_columns_only():
+    supported = FAMILIES["gemv"].supported
+
+    assert supported(Gemm.parse("16x4096x64"), LEAST) == ()
+    assert supported(Gemm.parse("4096x1x64"), LEAST) == ()
+    assert "C is 17 x 18; m or n must be at most 16" in supported(Gemm.parse("17x18x4"), LEAST)
+
+
+def test_a_gemv_config_that_shuffles_needs_subgroups():
+    gemm = Gemm.parse("4x64x256", trans_b=True)
+    config = FAMILIES["gemv"].default(gemm, LEAST)
+
+    assert config.features == ()
+    shuffles = dataclasses.replace(config, sg_lanes=8)
+    assert shuffles.features == ("subgroup",)
+    assert "without the feature subgroup" in FAMILIES["gemv"].check(shuffles, gemm, LEAST)[0]
 
 
 def test_split_k_is_in_the_space_where_tiles_are_few_and_k_is_deep():
@@ -269,7 +313,7 @@ def test_a_split_has_a_workspace_for_every_part_of_c():
     assert FAMILIES["tiled"].check(config, gemm, LEAST) == ()
     assert FAMILIES["tiled"].workspace(config, gemm) == 100 * 60 * 3 * 8 * 4
     assert main.workgroups == 2 * 3 * 8
-    assert (reduce.entry_point, reduce.workgroups) == ("reduce", ceil_div(100 * 60 * 3 // 4, 32))
+    assert (reduce.entry_point, reduce.workgroups) == ("reduce", ceil_div(100 * 60, 32) * 3)
 
 
 @given(workgroups=st.integers(0, 2**31), limit=st.integers(1, 65535))

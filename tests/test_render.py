@@ -21,7 +21,16 @@ from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.problem import DTYPES, Gemm
 from gemmtune.render import generator_hash, render, source_hash
-from strategies import LAVAPIPE, LEAST, MATRICES, device_of, gemms, legal_configs, model_of
+from strategies import (
+    LAVAPIPE,
+    LEAST,
+    MATRICES,
+    device_of,
+    fitted,
+    gemms,
+    legal_configs,
+    model_of,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = Gemm.parse("16x16x8", a="f16", b="f16", c="f32", bias=True, activation="relu")
@@ -37,6 +46,8 @@ def small_config(family: str):
         return dataclasses.replace(config, reg_m=2, reg_n=2, vec=2, dims="static")
     if family == "coopmat":
         return dataclasses.replace(config, frags_m=1, frags_n=1, dims="static", tile_k=16)
+    if family == "gemv":
+        return dataclasses.replace(config, lanes_l=8, dims="static")
     return config
 
 
@@ -137,6 +148,7 @@ def kept_hashes(family: str, known: dict[str, dict[str, str]]) -> dict[str, dict
     for gemm in PROBLEMS:
         if family == "coopmat":
             gemm = dataclasses.replace(gemm, a="f16", b="f16")
+        gemm = fitted(family, gemm)
         problem = json.dumps(gemm.to_json())
         before = known.get(problem, {})
         configs = [FAMILIES[family].config.from_json(json.loads(text)) for text in before]
@@ -188,8 +200,8 @@ def test_header_names_problem_and_config(family):
 @given(data=st.data())
 def test_every_legal_config_renders_with_nothing_left_open(family, data):
     device = device_of(family)
-    gemm = data.draw(gemms(inputs=("f16",) if family == "coopmat" else DTYPES))
-    config = data.draw(st.sampled_from(legal_configs(family, model_of(gemm), device)))
+    gemm = fitted(family, data.draw(gemms(inputs=("f16",) if family == "coopmat" else DTYPES)))
+    config = data.draw(st.sampled_from(legal_configs(family, model_of(family, gemm), device)))
     assume(not FAMILIES[family].check(config, gemm, device))
     wgsl = render(family, config, gemm, device).wgsl
 

@@ -384,7 +384,7 @@ def test_families_the_device_lacks_are_left_out_or_refused(store: Store) -> None
 
     run(store, executor, trials=3)
 
-    assert {job.kernel.family for job in executor.jobs} == {"tiled"}
+    assert {job.kernel.family for job in executor.jobs} == {"tiled", "gemv"}
     with pytest.raises(DeviceError, match="subgroup"):
         run(store, Recorder(device=plain), families=("subgroup",))
 
@@ -483,7 +483,8 @@ def test_winners_of_other_problems_are_tried_first(store: Store) -> None:
     run(store, executor, GEMM, trials=6)
 
     tried = [(job.kernel.family, job.kernel.config) for job in executor.jobs]
-    defaults = [(name, FAMILIES[name].default(GEMM, DEVICE)) for name in ("tiled", "subgroup")]
+    families = ("tiled", "subgroup", "gemv")
+    defaults = [(name, FAMILIES[name].default(GEMM, DEVICE)) for name in families]
     winner = (first.best.family, first.best.config)
     assert winner in tried[: len(defaults) + 1]
 

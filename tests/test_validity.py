@@ -32,7 +32,7 @@ ALL = sorted(FAMILIES)
 def cases(draw: st.DrawFn, family: str) -> tuple[Gemm, Config]:
     """A problem and a config of the family that is legal for it."""
     gemm = draw(gemms(inputs=("f16",) if family == "coopmat" else ("f32", "f16")))
-    configs = legal_configs(family, model_of(gemm), device_of(family))
+    configs = legal_configs(family, model_of(family, gemm), device_of(family))
     config = draw(st.sampled_from(configs))
     assume(not FAMILIES[family].check(config, gemm, device_of(family)))
     return gemm, config

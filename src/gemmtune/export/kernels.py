@@ -115,7 +115,7 @@ def _needs(kernel: Kernel) -> Needs:
         "maxComputeWorkgroupSizeX": max(one.workgroup_size[0] for one in launches),
         "maxComputeWorkgroupStorageSize": max(one.workgroup_storage_bytes for one in launches),
     }
-    size = getattr(kernel.config, "sg_size", None)
+    size = getattr(kernel.config, "sg_size", 0) or None
     return Needs(
         features=tuple(sorted(FEATURE_NAMES.get(name, name) for name in kernel.features)),
         limits=limits,

@@ -12,6 +12,7 @@ _NAMES = (
     "tiled",
     "subgroup",
     "coopmat",
+    "gemv",
 )
 
 

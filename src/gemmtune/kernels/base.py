@@ -62,6 +62,11 @@ class Config:
         return False
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """WebGPU features that this config needs beside its family's."""
+        return ()
+
+    @property
     def key(self) -> str:
         """Canonical text, e.g. ``group_m=1,tile_k=16,...``: equal keys, equal configs."""
         return ",".join(

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gemmtune.kernels.base import Launch, ceil_div
+from gemmtune.kernels.tile import access_width
 from gemmtune.problem import SIZEOF, Gemm
 
 REDUCERS = 256
 """Invocations per workgroup of the second pass."""
 _SHARERS = 8
 # A space splits where a large GPU has room for more workgroups, into parts that are worth one.
-_FEW_WORKGROUPS = 128
-_MANY_WORKGROUPS = 1024
+_FEW = 128
+_MANY = 1024
 _LEAST_DEPTH = 128
 
 
 def sharers(split_k: int) -> int:
-    """Invocations of the second pass that share the parts of one access to C: 1, 2, 4 or 8."""
+    """Invocations of the second pass that share the parts of an element of C: 1, 2, 4 or 8."""
     return min(_SHARERS, 1 << (split_k.bit_length() - 1))
 
 
@@ -28,24 +29,16 @@ def check_split(split_k: int, tile_k: int, gemm: Gemm) -> Iterator[str]:
         yield f"split_k {split_k} leaves some parts nothing of {steps} steps of {tile_k}"
 
 
-def passes(main: Launch, split_k: int, width: int, gemm: Gemm) -> tuple[Launch, ...]:
-    """``main`` for every part, then the pass that adds them up; without a split ``main`` alone.
-
-    Args:
-        main: the kernel without a split.
-        split_k: how many parts.
-        width: elements of one access to C.
-        gemm: the problem.
-    """
+def passes(main: Launch, split_k: int, gemm: Gemm) -> tuple[Launch, ...]:
+    """``main`` for every part, then the pass that adds them up; without a split ``main`` alone."""
     if split_k == 1:
         return (main,)
     shared = sharers(split_k)
-    accesses = gemm.m * gemm.n * gemm.batch // width
     reduce = Launch(
         entry_point="reduce",
-        workgroups=ceil_div(accesses, REDUCERS // shared),
+        workgroups=ceil_div(gemm.m * gemm.n, REDUCERS // shared) * gemm.batch,
         workgroup_size=(REDUCERS, 1, 1),
-        workgroup_storage_bytes=REDUCERS * width * SIZEOF["f32"] if shared > 1 else 0,
+        workgroup_storage_bytes=REDUCERS * SIZEOF["f32"] if shared > 1 else 0,
     )
     return (
         Launch(
@@ -57,17 +50,33 @@ def passes(main: Launch, split_k: int, width: int, gemm: Gemm) -> tuple[Launch, 
     )
 
 
+def widths(split_k: int, vec: int, gemm: Gemm) -> dict[str, int]:
+    """Elements of one access to C and to the workspace, where the config moves ``vec``.
+
+    With a split the second pass alone touches C.
+    """
+    return {
+        "c_vec": access_width(vec, gemm.n, gemm, "c") if split_k == 1 else 1,
+        "part_vec": vec if gemm.n % vec == 0 else 1,
+    }
+
+
 def workspace_bytes(split_k: int, gemm: Gemm) -> int:
     """Every part's C in f32."""
     return 0 if split_k == 1 else gemm.m * gemm.n * gemm.batch * split_k * SIZEOF["f32"]
 
 
-def worthwhile(workgroups: int, gemm: Gemm) -> tuple[int, ...]:
-    """The splits, 1 aside, that may pay where there are ``workgroups`` without one."""
-    if workgroups > _FEW_WORKGROUPS:
+def worthwhile(
+    workgroups: int, gemm: Gemm, *, few: int = _FEW, many: int = _MANY
+) -> tuple[int, ...]:
+    """The splits, 1 aside, that may pay where there are ``workgroups`` without one.
+
+    None where these are more than ``few``; none that makes them more than ``many``.
+    """
+    if workgroups > few:
         return ()
     return tuple(
         split_k
         for split_k in (2, 4, 8, 16, 32, 64, 128, 256)
-        if split_k * workgroups <= _MANY_WORKGROUPS and gemm.k >= split_k * _LEAST_DEPTH
+        if split_k * workgroups <= many and gemm.k >= split_k * _LEAST_DEPTH
     )

@@ -24,7 +24,7 @@ from gemmtune.kernels.base import (
     check_launch,
     check_problem,
 )
-from gemmtune.kernels.split import check_split, passes, sharers, workspace_bytes, worthwhile
+from gemmtune.kernels.split import check_split, passes, sharers, widths, workspace_bytes, worthwhile
 from gemmtune.kernels.tile import TileOperand, access_width
 from gemmtune.problem import DTYPES, SIZEOF, Dtype, Gemm
 
@@ -178,11 +178,7 @@ def launch(config: TiledConfig, gemm: Gemm) -> tuple[Launch, ...]:
         workgroup_size=(config.invocations, 1, 1),
         workgroup_storage_bytes=config.storage_bytes,
     )
-    return passes(main, config.split_k, _c_width(config, gemm), gemm)
-
-
-def _c_width(config: TiledConfig, gemm: Gemm) -> int:
-    return access_width(config.vec, gemm.n, gemm, "c")
+    return passes(main, config.split_k, gemm)
 
 
 def workspace(config: TiledConfig, gemm: Gemm) -> int:
@@ -325,7 +321,7 @@ def variables(config: TiledConfig, gemm: Gemm, device: Device) -> dict[str, Any]
     return {
         "tile_m": config.tile_m,
         "tile_n": config.tile_n,
-        "c_vec": _c_width(config, gemm),
+        **widths(config.split_k, config.vec, gemm),
         "sharers": sharers(config.split_k),
         "edge_m": a.edge,
         "edge_n": b.edge,

@@ -127,7 +127,7 @@ class Search:
             leader = candidate.leader
             if self._legal(leader) and self._accurate(leader):
                 yield self._found(candidate)
-        for family in ("tiled", "naive"):
+        for family in ("gemv", "tiled", "naive"):
             if self._default_works(family):
                 yield Lookup(
                     gemm=self.gemm,
