@@ -12,6 +12,7 @@ _NAMES = (
     "tiled",
     "subgroup",
     "coopmat",
+    "coopmat_f16x3",
 )
 
 
