@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gemmtune.device import Device, Fragment, Limits
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
-from gemmtune.problem import ACTIVATIONS, DTYPES, Dtype, Gemm
+from gemmtune.problem import ACTIVATIONS, DTYPES, MATHS, Dtype, Gemm, Math
 
 LEAST = Device(features=("shader-f16",))
 """The least limits of WebGPU, plus f16."""
@@ -51,12 +51,12 @@ MATRICES = replace(
 """The same with them."""
 DEVICES = (LEAST, LAVAPIPE, H100, MATRICES)
 PLAIN_FAMILIES = ("naive", "tiled", "subgroup", "gemv")
-"""Families that every lavapipe runs; coopmat has its own folder of tests."""
+"""Families that every lavapipe runs; those of native matrices have their own folder of tests."""
 
 
 def device_of(family: str) -> Device:
     """A device that has what the family needs."""
-    return MATRICES if family == "coopmat" else LAVAPIPE
+    return MATRICES if family.startswith("coopmat") else LAVAPIPE
 
 
 SIZES = (1, 2, 3, 7, 16, 17, 31, 33, 64, 65, 100)
@@ -64,9 +64,12 @@ SIZES = (1, 2, 3, 7, 16, 17, 31, 33, 64, 65, 100)
 
 @st.composite
 def gemms(
-    draw: st.DrawFn, sizes: tuple[int, ...] = SIZES, inputs: tuple[Dtype, ...] = DTYPES
+    draw: st.DrawFn,
+    sizes: tuple[int, ...] = SIZES,
+    inputs: tuple[Dtype, ...] = DTYPES,
+    maths: tuple[Math, ...] = MATHS,
 ) -> Gemm:
-    """Any legal problem with sides from ``sizes`` and operands of ``inputs``."""
+    """Any legal problem with sides from ``sizes``, operands of ``inputs`` and one of ``maths``."""
     a, b = draw(st.sampled_from(inputs)), draw(st.sampled_from(inputs))
     m, n = draw(st.sampled_from(sizes)), draw(st.sampled_from(sizes))
     k = draw(st.sampled_from((0, *sizes)))
@@ -89,7 +92,33 @@ def gemms(
         beta=draw(st.sampled_from((0.0, 1.0, 0.25))),
         bias=draw(st.booleans()),
         activation=draw(st.sampled_from(ACTIVATIONS)),
+        math=draw(st.sampled_from(maths)) if a == b == "f32" else "ieee",
     )
+
+
+def gemms_for(family: str) -> st.SearchStrategy[Gemm]:
+    """Any problem that the family can do."""
+    if family == "coopmat":
+        return gemms(inputs=("f16",))
+    if family == "coopmat_f16x3":
+        return gemms(inputs=("f32",), maths=("f16x3",))
+    return gemms().map(lambda gemm: fitted(family, gemm))
+
+
+def fitted(family: str, gemm: Gemm) -> Gemm:
+    """The problem itself, or one like it with the dtypes, math and size that the family takes."""
+    if family == "gemv" and min(gemm.m, gemm.n) > 16:
+        odd = (gemm.m + gemm.n) % 2
+        return replace(gemm, **({"m": gemm.m % 7 + 1} if odd else {"n": gemm.n % 7 + 1}))
+    if family == "coopmat":
+        return replace(gemm, a="f16", b="f16", math="ieee")
+    if family == "coopmat_f16x3":
+        return replace(gemm, a="f32", b="f32", acc="f32", math="f16x3")
+    return gemm
+
+
+_KIND = ("a", "b", "c", "acc", "trans_a", "trans_b", "math")
+"""Fields that decide which configs there are, beside the sizes."""
 
 
 @cache
@@ -98,21 +127,13 @@ def legal_configs(family: str, gemm: Gemm, device: Device) -> tuple[Config, ...]
     return tuple(FAMILIES[family].space(gemm, device))
 
 
-def fitted(family: str, gemm: Gemm) -> Gemm:
-    """The problem itself, or one like it where the family is not for its size."""
-    if family != "gemv" or min(gemm.m, gemm.n) <= 16:
-        return gemm
-    odd = (gemm.m + gemm.n) % 2
-    return replace(gemm, **({"m": gemm.m % 7 + 1} if odd else {"n": gemm.n % 7 + 1}))
-
-
 def model_of(family: str, gemm: Gemm) -> Gemm:
-    """A problem of the same dtypes and layout and of one size, so that its space is kept once."""
+    """A problem of the same kind but of one size and without epilogue: its space is kept once."""
     shape = "64x64x16"
     if family == "gemv":
         short = min(gemm.m, gemm.n, 16)
         shape = f"{short}x64x512" if gemm.m <= gemm.n else f"64x{short}x512"
     return Gemm.parse(
         shape,
-        **{name: getattr(gemm, name) for name in ("a", "b", "c", "acc", "trans_a", "trans_b")},
+        **{name: getattr(gemm, name) for name in _KIND},
     )

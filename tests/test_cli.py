@@ -313,9 +313,11 @@ def test_unlock_without_an_adapter_to_unlock_is_one_line(cli: Cli) -> None:
 
 
 def test_lookup_for_a_key_needs_no_adapter_and_prints_json(cli: Cli) -> None:
-    found = cli.json("lookup", "512x256x128", "--device", "vulkan/0000-0000/none/1", "--trans-b")
+    problem = ("512x256x128", "--trans-b", "--math", "f16x3")
+    found = cli.json("lookup", *problem, "--device", "vulkan/0000-0000/none/1")
 
     assert found["problem"]["trans_b"] is True
+    assert found["problem"]["math"] == "f16x3"
     assert found["source"] in ("device", "default")
     assert found["device"] == "vulkan/0000-0000/none/1"
     assert found["passes"][0]["workgroups"] > 0

@@ -23,7 +23,7 @@ from gemmtune.kernels.base import (
 )
 from gemmtune.kernels.subgroup import SubgroupConfig
 from gemmtune.kernels.tiled import TiledConfig
-from gemmtune.problem import DTYPES, Gemm
+from gemmtune.problem import Gemm
 from gemmtune.render import render
 from strategies import (
     DEVICES,
@@ -34,6 +34,7 @@ from strategies import (
     device_of,
     fitted,
     gemms,
+    gemms_for,
     legal_configs,
     model_of,
 )
@@ -87,9 +88,7 @@ def test_space_holds_each_legal_config_once(family, gemm, device):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_space_comes_in_the_same_order_every_time(family):
-    space, device = FAMILIES[family].space, device_of(family)
-
-    gemm = fitted(family, HALF)
+    space, device, gemm = FAMILIES[family].space, device_of(family), fitted(family, HALF)
 
     assert list(space(gemm, device)) == list(space(gemm, device)) != []
 
@@ -218,6 +217,44 @@ def test_coopmat_family_needs_f16_the_feature_and_a_fragment_that_works():
     assert "no fragment of f16 with sums in f32 gave right numbers" in supported(HALF, unproven)[0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"chain": 2}, "chain 2 does not divide the 1 fragments of tile_k"),
+        ({"chain": 0}, "at least 1"),
+        ({"corrections": "none"}, "corrections 'none' is not one of within, apart"),
+        ({"corrections": "apart", "frags_n": 4}, "256 registers of sums and corrections"),
+        ({"tile_k": 64}, "bytes of workgroup memory"),
+        ({"checked": False}, "unchecked kernels need static dims"),
+    ],
+)
+def test_check_says_in_words_why_a_coopmat_f16x3_config_is_illegal(changes, words):
+    gemm = Gemm.parse("1000x1000x1000", math="f16x3")
+    family = FAMILIES["coopmat_f16x3"]
+    config = family.default(gemm, MATRICES)
+
+    reasons = family.check(dataclasses.replace(config, **changes), gemm, MATRICES)
+
+    assert words in "; ".join(reasons)
+
+
+def test_coopmat_f16x3_is_never_chosen_unasked():
+    supported = FAMILIES["coopmat_f16x3"].supported
+    asked = dataclasses.replace(SQUARE, math="f16x3")
+    unproven = dataclasses.replace(MATRICES, fragments=())
+
+    assert "only on request: math=f16x3" in supported(SQUARE, MATRICES)[0]
+    assert supported(asked, MATRICES) == ()
+    assert "lacks the feature shader-f16 or cooperative-matrix" in supported(asked, H100)[0]
+    assert "no fragment of f16 with sums in f32 gave right numbers" in supported(asked, unproven)[0]
+
+
+def test_space_of_coopmat_f16x3_is_small_enough_to_list():
+    gemm = Gemm.parse("4096x4096x4096", math="f16x3")
+
+    assert 1000 < len(list(FAMILIES["coopmat_f16x3"].space(gemm, MATRICES))) < 10_000
+
+
 def test_subgroup_family_needs_the_feature_and_a_measured_size():
     unknown = dataclasses.replace(LAVAPIPE, subgroup_size=0)
 
@@ -247,14 +284,16 @@ def test_an_operand_larger_than_a_binding_is_refused_with_its_size(family):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_tiles_of_a_launch_cover_c_once(family, data):
-    gemm = fitted(family, data.draw(gemms(inputs=("f16",) if family == "coopmat" else DTYPES)))
+    gemm = data.draw(gemms_for(family))
     config = data.draw(st.sampled_from(legal_configs(family, model_of(family, gemm), MATRICES)))
     assume(not FAMILIES[family].check(config, gemm, MATRICES))
 
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
 
     parts = getattr(config, "split_k", 1)
-    assert tiles * gemm.batch * parts == FAMILIES[family].launch(config, gemm)[0].workgroups
+    launches = FAMILIES[family].launch(config, gemm)
+    (main,) = (one for one in launches if one.entry_point == "main")
+    assert tiles * gemm.batch * parts == main.workgroups
 
 
 @pytest.mark.parametrize(

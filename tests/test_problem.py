@@ -25,6 +25,8 @@ from strategies import H100, LAVAPIPE, LEAST, MATRICES, gemms
         ({"activation": "tanh"}, "supported: none, relu, gelu, silu"),
         ({"batch": 2, "stride_c": 3}, "stride_c is 3; it must be at least 16"),
         ({"stride_a": -4}, "stride_a is -4"),
+        ({"math": "tf32"}, "math is 'tf32'; supported: ieee, f16x3"),
+        ({"math": "f16x3", "a": "f16"}, "a is f16, b f32 and acc f32: leave math at ieee"),
         ({"beta": float("nan")}, "beta must be a finite number, not nan"),
     ],
 )
@@ -55,6 +57,14 @@ def test_key_holds_all_that_makes_a_kernel_fit_and_not_the_values_of_alpha_and_b
     )
     assert dataclasses.replace(gemm, stride_b=0).key == gemm.key + ":stride_b=0"
     assert dataclasses.replace(gemm, stride_b=90).key == gemm.key
+
+
+def test_key_names_the_math_only_where_it_is_not_the_usual():
+    gemm = Gemm.parse("8x9x10", beta=1.0)
+
+    assert gemm.key == "8x9x10:f32,f32,f32,f32:nn:beta"
+    assert "math" not in gemm.to_json()
+    assert dataclasses.replace(gemm, math="f16x3").key == "8x9x10:f32,f32,f32,f32:nn:f16x3,beta"
 
 
 @given(gemm=gemms())

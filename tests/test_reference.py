@@ -235,8 +235,30 @@ def test_a_forgotten_epilogue_is_caught(activation: Any) -> None:
         assert error(gemm, data, reference.product(forgotten, data)) > reference.tolerance(gemm)
 
 
+def split(x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The parts in f16 of a matrix in f32."""
+    high = x.astype(np.float16).astype(np.float32)
+    return high.astype(np.float64), (x - high).astype(np.float16).astype(np.float64)
+
+
+@pytest.mark.parametrize("k", [1, 5, 64, 1000, 8192])
+def test_three_products_of_halves_are_no_error_and_two_are(k: int) -> None:
+    gemm = Gemm(m=16, n=16, k=k, math="f16x3")
+    data = reference.inputs(gemm, 5)
+    high_a, low_a = split(data.a.reshape(16, k))
+    high_b, low_b = split(data.b.reshape(k, 16))
+    highs, rests = high_a @ high_b, (low_a @ high_b, high_a @ low_b)
+
+    assert error(gemm, data, highs + rests[0] + rests[1]) <= reference.tolerance(gemm)
+    for lost in (highs, highs + rests[0], highs + rests[1]):
+        assert error(gemm, data, lost) > 3 * reference.tolerance(gemm)
+
+
 def test_tolerance_grows_with_k_and_with_the_roundoff_of_each_dtype() -> None:
     f32 = Gemm(m=8, n=8, k=256, a="f16", b="f16", c="f32")
+    assert reference.tolerance(Gemm(m=8, n=8, k=256)) < reference.tolerance(
+        Gemm(m=8, n=8, k=256, math="f16x3")
+    )
     wider = [f32, replace(f32, k=2560), replace(f32, c="f16"), replace(f32, acc="f16")]
     tolerances = [reference.tolerance(gemm) for gemm in wider]
 

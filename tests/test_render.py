@@ -19,7 +19,7 @@ from gemmtune.dialect import DIALECTS, NAGA, TINT, Dialect, dialect_of
 from gemmtune.errors import ConfigError
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
-from gemmtune.problem import DTYPES, Gemm
+from gemmtune.problem import Gemm
 from gemmtune.render import generator_hash, render, source_hash
 from strategies import (
     LAVAPIPE,
@@ -27,7 +27,7 @@ from strategies import (
     MATRICES,
     device_of,
     fitted,
-    gemms,
+    gemms_for,
     legal_configs,
     model_of,
 )
@@ -36,15 +36,20 @@ GOLDEN = Path(__file__).parent / "golden"
 SMALL = Gemm.parse("16x16x8", a="f16", b="f16", c="f32", bias=True, activation="relu")
 
 
+def small_problem(family: str) -> Gemm:
+    """The same for all but those that cannot do it."""
+    return SMALL if family != "coopmat_f16x3" else fitted(family, SMALL)
+
+
 def small_config(family: str):
     """A config whose kernel is short enough to read."""
-    config = FAMILIES[family].default(SMALL, device_of(family))
+    config = FAMILIES[family].default(small_problem(family), device_of(family))
     if family == "tiled":
         sizes = {"wg_m": 8, "wg_n": 8, "reg_m": 2, "reg_n": 2, "vec": 2, "tile_k": 8}
         return dataclasses.replace(config, **sizes, unroll_k=2, dims="static")
     if family == "subgroup":
         return dataclasses.replace(config, reg_m=2, reg_n=2, vec=2, dims="static")
-    if family == "coopmat":
+    if family.startswith("coopmat"):
         return dataclasses.replace(config, frags_m=1, frags_n=1, dims="static", tile_k=16)
     if family == "gemv":
         return dataclasses.replace(config, lanes_l=8, dims="static")
@@ -54,7 +59,7 @@ def small_config(family: str):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_wgsl_is_what_was_read_and_approved(family):
     """Set UPDATE_GOLDEN=1 to write the files anew, then read the difference."""
-    wgsl = render(family, small_config(family), SMALL, device_of(family)).wgsl
+    wgsl = render(family, small_config(family), small_problem(family), device_of(family)).wgsl
     path = GOLDEN / f"{family}.wgsl"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(wgsl)
@@ -97,14 +102,13 @@ def test_families_without_matrices_have_one_text_but_for_what_they_declare():
         assert texts[0] == texts[1].replace("enable subgroups;\n", "")
 
 
-def test_a_family_that_adds_matrices_is_refused_where_none_can_be_added(monkeypatch):
-    record = dataclasses.replace(FAMILIES["coopmat"], adds_matrices=True)
-    monkeypatch.setattr(render_module, "FAMILIES", {"coopmat": record})
-    config = small_config("coopmat")
+def test_a_family_that_adds_matrices_is_refused_where_none_can_be_added():
+    family = "coopmat_f16x3"
+    config, gemm = small_config(family), small_problem(family)
 
-    assert render("coopmat", config, SMALL, MATRICES, NAGA).wgsl
-    with pytest.raises(ConfigError, match="coopmat adds matrices, which Dawn, so Chromium, cannot"):
-        render("coopmat", config, SMALL, MATRICES, TINT)
+    assert render(family, config, gemm, MATRICES, NAGA).wgsl
+    with pytest.raises(ConfigError, match=f"{family} adds matrices, which Dawn, so Chromium, can"):
+        render(family, config, gemm, MATRICES, TINT)
 
 
 def test_a_dialect_that_is_none_is_named():
@@ -145,10 +149,7 @@ def same_as_before(family: str, known: dict[str, dict[str, dict[str, str]]]) -> 
 def kept_hashes(family: str, known: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     """Of each problem, configs that have every value of every field between them."""
     kept: dict[str, dict[str, str]] = {}
-    for gemm in PROBLEMS:
-        if family == "coopmat":
-            gemm = dataclasses.replace(gemm, a="f16", b="f16")
-        gemm = fitted(family, gemm)
+    for gemm in (fitted(family, problem) for problem in PROBLEMS):
         problem = json.dumps(gemm.to_json())
         before = known.get(problem, {})
         configs = [FAMILIES[family].config.from_json(json.loads(text)) for text in before]
@@ -187,11 +188,12 @@ def test_a_hash_is_kept_while_and_only_while_kernels_are_rendered_as_before(fami
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_header_names_problem_and_config(family):
-    kernel = render(family, small_config(family), SMALL, device_of(family))
+    gemm = small_problem(family)
+    kernel = render(family, small_config(family), gemm, device_of(family))
 
     first, second, *_ = kernel.wgsl.splitlines()
 
-    assert first == f"// gemmtune {family} kernel for {SMALL.key}"
+    assert first == f"// gemmtune {family} kernel for {gemm.key}"
     assert second == f"// config: {kernel.config.key}"
 
 
@@ -200,14 +202,15 @@ def test_header_names_problem_and_config(family):
 @given(data=st.data())
 def test_every_legal_config_renders_with_nothing_left_open(family, data):
     device = device_of(family)
-    gemm = fitted(family, data.draw(gemms(inputs=("f16",) if family == "coopmat" else DTYPES)))
+    gemm = data.draw(gemms_for(family))
     config = data.draw(st.sampled_from(legal_configs(family, model_of(family, gemm), device)))
     assume(not FAMILIES[family].check(config, gemm, device))
     wgsl = render(family, config, gemm, device).wgsl
 
     assert wgsl.count("{") == wgsl.count("}")
     assert wgsl.count("(") == wgsl.count(")")
-    assert ("enable f16;" in wgsl) == ("f16" in {gemm.a, gemm.b, gemm.c, gemm.acc})
+    f16 = "f16" in {gemm.a, gemm.b, gemm.c, gemm.acc} or family == "coopmat_f16x3"
+    assert wgsl.count("enable f16;") == f16
     assert "None" not in wgsl
 
 

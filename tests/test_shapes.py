@@ -84,13 +84,14 @@ def test_a_file_has_one_problem_a_line_with_words_and_comments(tmp_path: Path) -
     path = tmp_path / "shapes.txt"
     path.write_text(
         "# mine\n\n512x256x128  # plain\n8x8x8x4 dtype=f16 trans_b\n"
-        "3x4x5 beta=0.5 alpha=2 bias trans_a activation=gelu\n512x256x128\n"
+        "3x4x5 beta=0.5 alpha=2 bias trans_a activation=gelu\n512x256x128\n4x5x6 math=f16x3\n"
     )
 
     assert read_shapes(path) == (
         Gemm(m=512, n=256, k=128),
         Gemm(m=8, n=8, k=8, batch=4, a="f16", b="f16", c="f16", trans_b=True),
         Gemm(m=3, n=4, k=5, beta=0.5, alpha=2, bias=True, trans_a=True, activation="gelu"),
+        Gemm(m=4, n=5, k=6, math="f16x3"),
     )
 
 
@@ -136,6 +137,7 @@ def test_json_gives_back_what_to_json_wrote(
         ("\n4x4x4 transb", "line 2: 'transb'"),
         ("4x4x4 beta=x", "line 1: beta=x"),
         ("4x4x4 activation=tan", "line 1: activation"),
+        ("4x4x4 math=tf32", "line 1: math is 'tf32'"),
         ('["4x4x4", 7]', "item 2: 7"),
         ('[{"m": 4}]', "item 1: not a problem"),
         ('["4x4x4"', "not JSON"),

@@ -23,7 +23,7 @@ from gemmtune.validity import (
     rule_of,
     validity,
 )
-from strategies import PLAIN_FAMILIES, device_of, gemms, legal_configs, model_of
+from strategies import PLAIN_FAMILIES, device_of, gemms_for, legal_configs, model_of
 
 ALL = sorted(FAMILIES)
 
@@ -31,7 +31,7 @@ ALL = sorted(FAMILIES)
 @st.composite
 def cases(draw: st.DrawFn, family: str) -> tuple[Gemm, Config]:
     """A problem and a config of the family that is legal for it."""
-    gemm = draw(gemms(inputs=("f16",) if family == "coopmat" else ("f32", "f16")))
+    gemm = draw(gemms_for(family))
     configs = legal_configs(family, model_of(family, gemm), device_of(family))
     config = draw(st.sampled_from(configs))
     assume(not FAMILIES[family].check(config, gemm, device_of(family)))

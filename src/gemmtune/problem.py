@@ -11,9 +11,11 @@ from gemmtune.errors import ProblemError
 
 Dtype = Literal["f32", "f16"]
 Activation = Literal["none", "relu", "gelu", "silu"]
+Math = Literal["ieee", "f16x3"]
 
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+MATHS: tuple[Math, ...] = get_args(Math)
 SIZEOF: dict[str, int] = {"f32": 4, "f16": 2}
 """Bytes of one element."""
 
@@ -26,8 +28,8 @@ class Gemm:
     ``trans_a`` A lies in memory as k x m, with ``trans_b`` B as n x k (BLAS transA, transB).
 
     Raises:
-        ProblemError: a size is negative, a dtype unknown, alpha or beta not finite, or strides
-            make matrices of C overlap.
+        ProblemError: a size is negative, a dtype or math unknown or unfit, alpha or beta not
+            finite, or strides make matrices of C overlap.
     """
 
     m: int
@@ -64,6 +66,9 @@ class Gemm:
     """A vector of n elements is added to every row."""
     activation: Activation = "none"
     """Applied last; gelu is the tanh form."""
+    math: Math = "ieee"
+    """ieee: products and sums as the dtypes say. f16x3: kernels may multiply operands in f32 as
+    sums of two f16, whose errors are bounded per row and column (`coopmat_f16x3`)."""
 
     def __post_init__(self) -> None:
         for name in ("m", "n", "k", "batch"):
@@ -82,6 +87,13 @@ class Gemm:
         if self.activation not in ACTIVATIONS:
             raise ProblemError(
                 f"activation is {self.activation!r}; supported: {', '.join(ACTIVATIONS)}"
+            )
+        if self.math not in MATHS:
+            raise ProblemError(f"math is {self.math!r}; supported: {', '.join(MATHS)}")
+        if self.math == "f16x3" and (self.a, self.b, self.acc) != ("f32", "f32", "f32"):
+            raise ProblemError(
+                f"math=f16x3 splits operands in f32 and sums in f32; a is {self.a}, b {self.b} and "
+                f"acc {self.acc}: leave math at ieee for them"
             )
         if self.acc == "f16" and (self.a, self.b) != ("f16", "f16"):
             raise ProblemError(
@@ -120,6 +132,7 @@ class Gemm:
         """
         layout = ("t" if self.trans_a else "n") + ("t" if self.trans_b else "n")
         steps = [
+            *([self.math] if self.math != "ieee" else []),
             *(["beta"] if self.beta != 0.0 else []),
             *(["bias"] if self.bias else []),
             *([self.activation] if self.activation != "none" else []),

@@ -169,10 +169,14 @@ def tolerance(gemm: Gemm) -> float:
     numbers below the smallest normal one. Activations stretch all that by their slope and add
     what WGSL allows their functions to be off.
 
+    Under ``math="f16x3"`` an operand may be off by u, twice in a product, and the product of both
+    low parts is missing, u at most: variances u^2 / 3, u^2 / 3 and u^2 / 9, independent again.
+
     Source: N. Higham and T. Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019.
     """
     k, alpha = gemm.k, abs(gemm.alpha)
-    sums = _SIGMAS * UNIT_ROUNDOFF[gemm.acc] * math.sqrt(k * (k + 1) / 18 + k / 9)
+    split = 7 * k / 9 if gemm.math == "f16x3" else 0.0
+    sums = _SIGMAS * UNIT_ROUNDOFF[gemm.acc] * math.sqrt(k * (k + 1) / 18 + k / 9 + split)
     sums += _SMALLEST_NORMAL[gemm.acc] if k else 0.0
     largest = alpha * min(float(k), _SIGMAS * math.sqrt(k / 9))
     largest += abs(gemm.beta) + (1.0 if gemm.bias else 0.0)

@@ -58,7 +58,7 @@ def render(
             f"{family} adds matrices, which {dialect.engine}, cannot; use another family there"
         )
     f16 = ("shader-f16",) if "f16" in {gemm.a, gemm.b, gemm.c, gemm.acc} else ()
-    features = f16 + record.features + config.features
+    features = tuple(dict.fromkeys(f16 + record.features + config.features))
     values: dict[str, Any] = {"family": family, "gemm": gemm, "config": config}
     values |= {"directives": dialect.directives(features), "mma": _macros(dialect)}
     values |= asdict(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gemmtune.errors import ProblemError, UsageError
-from gemmtune.problem import ACTIVATIONS, DTYPES, Dtype, Gemm
+from gemmtune.problem import ACTIVATIONS, DTYPES, MATHS, Dtype, Gemm
 
 Dtypes = tuple[Dtype, Dtype, Dtype, Dtype]
 """Of a, b, c and the sums."""
@@ -169,9 +169,9 @@ def read_shapes(path: str | Path, dtype: str = "f32", **rest: Any) -> tuple[Gemm
     """The problems of a file, each once.
 
     A text file has one problem a line, ``MxNxK`` or ``MxNxKxBATCH``, then any of ``dtype=f16``,
-    ``trans_a``, ``trans_b``, ``alpha=2``, ``beta=1``, ``bias`` and ``activation=relu``; ``#``
-    starts a comment. A JSON file (its first character is a bracket) is a list of such lines or of
-    objects as `Gemm.to_json` makes them.
+    ``trans_a``, ``trans_b``, ``alpha=2``, ``beta=1``, ``bias``, ``activation=relu`` and
+    ``math=f16x3``; ``#`` starts a comment. A JSON file (its first character is a bracket) is a list
+    of such lines or of objects as `Gemm.to_json` makes them.
 
     Args:
         path: the file.
@@ -228,12 +228,12 @@ def _parse_item(item: object, dtype: str, rest: dict[str, Any]) -> Gemm:
             values[word] = True
         elif name in ("alpha", "beta"):
             values[name] = _number(name, value)
-        elif name == "activation":
+        elif name in ("activation", "math"):
             values[name] = value
         else:
             raise ProblemError(
                 f"{word!r} is not one of dtype=..., trans_a, trans_b, alpha=..., beta=..., bias, "
-                f"activation={'|'.join(ACTIVATIONS)}"
+                f"activation={'|'.join(ACTIVATIONS)}, math={'|'.join(MATHS)}"
             )
     a, b, c, acc = parse_dtype(dtype)
     return Gemm.parse(shape, **{"a": a, "b": b, "c": c, "acc": acc, **values})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from gemmtune.errors import GemmtuneError, StoreReadOnlyError, UsageError
 from gemmtune.job import Policy
 from gemmtune.lookup import user_database
-from gemmtune.problem import ACTIVATIONS, Gemm
+from gemmtune.problem import ACTIVATIONS, MATHS, Gemm
 from gemmtune.shapes import parse_dtype
 
 if TYPE_CHECKING:
@@ -138,6 +138,13 @@ def add_problem(parser: Parser) -> None:
     group.add_argument(
         "--activation", choices=ACTIVATIONS, default="none", help="applied last (default: none)"
     )
+    group.add_argument(
+        "--math",
+        choices=MATHS,
+        default="ieee",
+        help="f16x3 lets f32 run on matrix units as three products of f16, nearly as exact as f32 "
+        "but not for elements far below the largest of their row or column (default: ieee)",
+    )
 
 
 def problem(args: argparse.Namespace, shape: str) -> Gemm:
@@ -152,7 +159,7 @@ def problem(args: argparse.Namespace, shape: str) -> Gemm:
 
 def epilogue(args: argparse.Namespace) -> dict[str, Any]:
     """All that the options of `add_problem` say besides the dtypes, as fields of `Gemm`."""
-    names = ("trans_a", "trans_b", "alpha", "beta", "bias", "activation")
+    names = ("trans_a", "trans_b", "alpha", "beta", "bias", "activation", "math")
     return {name: getattr(args, name) for name in names}
 
 

@@ -13,6 +13,7 @@ _NAMES = (
     "subgroup",
     "coopmat",
     "gemv",
+    "coopmat_f16x3",
 )
 
 

@@ -24,6 +24,7 @@ from gemmtune.kernels.base import (
     check_launch,
     check_problem,
 )
+from gemmtune.kernels.fragments import fragment_sizes, widest_load
 from gemmtune.kernels.tile import TileOperand, access_width
 from gemmtune.problem import SIZEOF, Gemm
 
@@ -111,6 +112,11 @@ class CoopmatConfig(Config):
         """Subgroups of a workgroup."""
         return self.subgroups_m * self.subgroups_n
 
+    @property
+    def tiles(self) -> int:
+        """Tiles in workgroup memory per operand and stage."""
+        return 1
+
     def direct(self, gemm: Gemm) -> bool:
         """Fragments can be stored to C as they are: same dtype, whole tiles, aligned rows."""
         plain = gemm.beta == 0.0 and not gemm.bias and gemm.activation == "none"
@@ -118,7 +124,7 @@ class CoopmatConfig(Config):
         # Vulkan wants pointer and stride of a fragment aligned to 16 bytes.
         elements = 16 // SIZEOF[gemm.c]
         aligned = access_width(elements, gemm.n, gemm, "c") == elements
-        return plain and whole and aligned and gemm.c == gemm.acc
+        return plain and whole and aligned and gemm.c == gemm.acc and gemm.math == "ieee"
 
     def out_storage_bytes(self, gemm: Gemm) -> int:
         """Workgroup memory by which C is stored."""
@@ -179,16 +185,9 @@ def supported(gemm: Gemm, device: Device) -> tuple[str, ...]:
         reasons.append(f"matrix units take operands in f16, not {gemm.a} and {gemm.b}")
     elif not device.has("cooperative-matrix"):
         reasons.append("the device lacks the feature cooperative-matrix")
-    elif not _sizes(gemm, device):
+    elif not fragment_sizes(gemm, device):
         reasons.append(f"no fragment of f16 with sums in {gemm.acc} gave right numbers here")
     return tuple(reasons)
-
-
-def _sizes(gemm: Gemm, device: Device) -> tuple[int, ...]:
-    """Fragment sizes that work, the largest first."""
-    loadable = [one for one in device.fragments if one.workgroup]
-    fits = {one.size for one in loadable if (one.ab, one.acc) == ("f16", gemm.acc)}
-    return tuple(sorted(fits, reverse=True))
 
 
 def check(config: CoopmatConfig, gemm: Gemm, device: Device) -> tuple[str, ...]:
@@ -196,13 +195,14 @@ def check(config: CoopmatConfig, gemm: Gemm, device: Device) -> tuple[str, ...]:
     unsupported = supported(gemm, device)
     if unsupported:
         return unsupported
-    reasons = tuple(_check_shape(config, gemm, device))
+    reasons = tuple(check_shape(config, gemm, device))
     if TOO_SMALL in reasons:
         return reasons
     return reasons + check_launch(launch(config, gemm), device)
 
 
-def _check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
+def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
+    """Why a config is illegal whatever its launch takes; nothing more where one is `TOO_SMALL`."""
     counts = (c.frag, c.sg_size, c.subgroups, c.frags_m, c.frags_n, c.tile_k, c.group_m)
     if min(*counts, c.subgroups_m, c.vec) < 1:
         yield TOO_SMALL
@@ -256,7 +256,7 @@ def _check_storage(o: TileOperand, gemm: Gemm) -> Iterator[str]:
 def launch(config: CoopmatConfig, gemm: Gemm) -> tuple[Launch, ...]:
     """See `Family.launch`."""
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
-    vectors = sum(o.rows * o.row for o in config.staged(gemm)) * config.stages
+    vectors = sum(o.rows * o.row for o in config.staged(gemm)) * config.stages * config.tiles
     whole = Launch(
         workgroups=tiles * gemm.batch,
         workgroup_size=(config.sg_size * config.subgroups, 1, 1),
@@ -268,7 +268,7 @@ def launch(config: CoopmatConfig, gemm: Gemm) -> tuple[Launch, ...]:
 
 def default(gemm: Gemm, device: Device) -> CoopmatConfig:
     """2 x 2 subgroups of up to 64 x 64, or of one fragment; see `Family.default`."""
-    frag = next(iter(_sizes(gemm, device)), 16)
+    frag = next(iter(fragment_sizes(gemm, device)), 16)
     fragment = device.fragment(frag, "f16", gemm.acc)
     size = max(device.subgroup_size, 1)
     frags = 4 if frag == 16 and size >= 32 and min(gemm.m, gemm.n) >= 256 else 2
@@ -294,7 +294,7 @@ def default(gemm: Gemm, device: Device) -> CoopmatConfig:
 _GRIDS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2), (4, 4))
 _FRAGS = (1, 2, 3, 4, 5, 6, 8)
 _BUFFERING: tuple[tuple[Stages, bool], ...] = ((1, False), (1, True), (2, True))
-_COMPILED: tuple[tuple[Dims, bool], ...] = (("static", True), ("static", False), ("dynamic", True))
+COMPILED: tuple[tuple[Dims, bool], ...] = (("static", True), ("static", False), ("dynamic", True))
 
 
 def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
@@ -305,7 +305,7 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
     """
     if supported(gemm, device):
         return
-    vecs = {frag: _vec(frag, gemm, device) for frag in _sizes(gemm, device)}
+    vecs = {frag: widest_load(frag, gemm, device) for frag in fragment_sizes(gemm, device)}
     for frag, (subgroups_m, subgroups_n), frags_m, frags_n, depth in product(
         vecs, _GRIDS, _FRAGS, _FRAGS, (1, 2, 4)
     ):
@@ -331,19 +331,9 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
                     yield config
 
 
-def _vec(frag: int, gemm: Gemm, device: Device) -> int:
-    """The most elements that rows are aligned to and fragments can be loaded by."""
-    rows = ((gemm.m if gemm.trans_a else gemm.k, "a"), (gemm.k if gemm.trans_b else gemm.n, "b"))
-    fragment = device.fragment(frag, "f16", gemm.acc)
-    widths = (1, 2, 4) if fragment is None else fragment.workgroup
-    aligned = [w for w in widths if all(access_width(w, row, gemm, x) == w for row, x in rows)]
-    # Fragments are loaded by vectors also where rows of A or B have to be read by the element.
-    return max(aligned if max(aligned, default=1) > 1 else [w for w in widths if w <= 2] or widths)
-
-
 def _schedules(sizes: dict[str, Any]) -> Iterator[CoopmatConfig]:
     """Every way to move tiles of these sizes."""
-    for (dims, checked), (stages, prefetch), load in product(_COMPILED, _BUFFERING, (0, 8)):
+    for (dims, checked), (stages, prefetch), load in product(COMPILED, _BUFFERING, (0, 8)):
         plain = CoopmatConfig(
             **sizes,
             pad=8,
@@ -368,7 +358,7 @@ def _schedules(sizes: dict[str, Any]) -> Iterator[CoopmatConfig]:
 
 
 def _fits(config: CoopmatConfig, gemm: Gemm, device: Device) -> bool:
-    fits = next(_check_shape(config, gemm, device), None) is None
+    fits = next(check_shape(config, gemm, device), None) is None
     return fits and not check_launch(launch(config, gemm), device)
 
 
