@@ -156,7 +156,7 @@ def test_kernels_say_what_they_need(document: Document) -> None:
                 assert "cooperative-matrix" in kernel.needs.features
             if result.family == "subgroup":
                 assert kernel.needs.subgroup_size == 32
-                assert "subgroups" in kernel.needs.features
+                assert kernel.dialect == "naga"
             general = kernels.get(result.general or "", kernel)
             assert general.serves(replace(tuned.gemm, m=tuned.gemm.m + 16))
 
@@ -197,7 +197,11 @@ def test_selections_narrow_the_document() -> None:
         tint = export([shipped], replace(SOME, dialect="tint"), "test")
     assert {tuned.gemm.kind for tuned in half.problems} == {KIND}
     assert {one.dialect for one in half.kernels} == {None, "naga"}
-    assert {one.dialect for one in tint.kernels} == {None}
+    assert {one.dialect for one in tint.kernels} == {None, "tint"}
+    for one in tint.kernels:
+        if one.family == "subgroup":
+            assert "enable subgroups;" in one.wgsl
+            assert "subgroups" in one.needs.features
 
 
 def test_what_cannot_be_exported_is_told(store: Store) -> None:

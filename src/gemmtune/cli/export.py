@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gemmtune import __version__
 from gemmtune.cli.options import Commands, add_command, add_database, add_json, count, database
 from gemmtune.cli.output import print_json
+from gemmtune.dialect import DIALECTS
 from gemmtune.errors import DocumentError, UsageError
 from gemmtune.lookup import search_path
 from gemmtune.problem import Gemm
@@ -49,7 +50,8 @@ def _add_export(commands: Commands) -> None:
         "write one device's kernels and results as a document that needs no Python",
         examples=(
             "gemmtune export --device h100 -o h100.json",
-            "gemmtune export --device h100 --dtype f32 --shapes 512x512x512,1x4096x4096",
+            "gemmtune export --device h100 --dtype f32 --dialect tint -o page/h100.json",
+            "gemmtune export --device h100 --shapes 512x512x512,1x4096x4096",
             "gemmtune export --device h100 --format c-header -o gemm_kernels.h",
         ),
     )
@@ -67,8 +69,9 @@ def _add_export(commands: Commands) -> None:
     )
     parser.add_argument(
         "--dialect",
-        choices=("naga", "tint"),
-        help="leave out kernels in another dialect of WGSL; plain WGSL is always taken",
+        choices=tuple(DIALECTS),
+        default="naga",
+        help="whose WGSL: naga for wgpu (default), tint for Dawn and so for Chromium",
     )
     parser.add_argument(
         "--top", type=count, default=1, metavar="N", help="fastest per problem and family (1)"

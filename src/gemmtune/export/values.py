@@ -25,9 +25,6 @@ PARAMS_FIELDS = (
 )
 """Of the uniform struct Params, four bytes each, in order; alpha and beta are f32, others u32."""
 
-FEATURE_NAMES = {"subgroup": "subgroups"}
-"""wgpu-native's names of features that WebGPU names otherwise."""
-
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of the document."""
@@ -79,7 +76,7 @@ class Needs:
     """What a device must have for a kernel."""
 
     features: tuple[str, ...] = ()
-    """WebGPU's names, sorted."""
+    """By the names that the dialect's engine has for them, sorted."""
     limits: Mapping[str, int] = field(default_factory=dict)
     """WebGPU's names; at least these."""
     subgroup_size: int | None = None
@@ -111,7 +108,7 @@ class Portable:
     kind: str
     """`Gemm.kind` of the problems that it solves."""
     dialect: str | None
-    """The dialect its matrices are written in; None: plain WGSL."""
+    """Whose WGSL it is written in; None: plain WGSL, which every engine takes."""
     wgsl: str
     """Source text."""
     bindings: tuple[Mapping[str, Any], ...]

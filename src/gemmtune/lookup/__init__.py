@@ -6,7 +6,7 @@ Measures nothing, writes nothing, and renders WGSL only when an answer is asked 
 from __future__ import annotations
 
 from gemmtune.lookup.answer import Lookup, Source
-from gemmtune.lookup.find import answer, lookup, record, recorders, refresh
+from gemmtune.lookup.find import answer, lookup, record, recorded, recorders, refresh
 from gemmtune.lookup.paths import default_paths, search_path, user_database
 from gemmtune.lookup.record import Record, Wanted, read_record
 
@@ -20,6 +20,7 @@ __all__ = [
     "lookup",
     "read_record",
     "record",
+    "recorded",
     "recorders",
     "refresh",
     "search_path",
