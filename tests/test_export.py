@@ -321,6 +321,15 @@ def test_wgsl_in_files_of_its_own(tmp_path: Path, path: Path) -> None:
     assert main(["import", str(out), "--db", str(path)]) == 0
 
 
+def test_the_module_for_web_pages_comes_along(tmp_path: Path) -> None:
+    out = tmp_path / "kernels.json"
+    args = ["--db", str(SHIPPED), "--shapes", "512x512x512", "--dtype", "f32", "--dialect", "tint"]
+    assert main(["export", *args, "--js", "-o", str(out)]) == 0
+    for name in ("gemmtune.js", "gemmtune.d.ts"):
+        assert (tmp_path / name).read_bytes() == (data_path("js") / name).read_bytes()
+    assert main(["export", *args, "--js"]) == 2
+
+
 def test_commands_say_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", str(tmp_path / "none.json")]) == 1
     assert "cannot be read" in capsys.readouterr().err

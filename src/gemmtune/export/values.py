@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gemmtune._data import data_path
 from gemmtune.device import Device
 from gemmtune.errors import DocumentError
 from gemmtune.kernels.base import PARAMS_SIZE_BYTES
+from gemmtune.lookup import Speed
 from gemmtune.problem import Gemm
 from gemmtune.validity import Count, Range
 
@@ -217,6 +218,12 @@ class Document:
     fallbacks: Mapping[str, tuple[str, ...]]
     """By `Gemm.kind`: ids of kernels that between them serve every size on every device."""
 
+    @property
+    def speed(self) -> Speed:
+        """What the results say of the device as a whole."""
+        results = [(tuned.gemm, one.time_ns) for tuned in self.problems for one in tuned.results]
+        return Speed.of(self.device.adapter_type, results)
+
     def to_json(self, *, inline: bool = True) -> dict[str, Any]:
         """The document of format `FORMAT`.
 
@@ -233,6 +240,7 @@ class Document:
             "device_key": self.device.key,
             "device": self.device.to_json(),
             "params": params_layout(),
+            "model": asdict(self.speed),
             "conditions": [dict(one) for one in conditions],
             "kernels": {one.id: one.to_json(inline=inline) for one in self.kernels},
             "problems": [_tuned_json(one, numbers) for one in self.problems],
