@@ -9,6 +9,7 @@ BUDGET ?= 30s
 # Continuous integration has no GPU: there the tests must find the software adapter or fail.
 ifneq ($(CI),)
 export GEMMTUNE_EXPECT_ADAPTER ?= llvmpipe
+export GEMMTUNE_EXPECT_BROWSER ?= 1
 endif
 export PYTHON
 
@@ -22,7 +23,7 @@ tune: $(VENV)/.adapter ## tune one small problem here and print what lookup now 
 	$(BIN)/gemmtune tune --shape $(SHAPE) --dtype $(DTYPE) --budget $(BUDGET)
 	$(BIN)/gemmtune lookup $(SHAPE) --dtype $(DTYPE)
 
-test: lint $(VENV)/.adapter $(VENV)/.postgres ## lint, then run every test on the adapter of this machine
+test: lint $(VENV)/.adapter $(VENV)/.postgres $(VENV)/.browser ## lint, then run every test on the adapter here
 	$(BIN)/pytest
 
 test-coop: ## run tests/coop on a software adapter with cooperative matrices, made in .coop
@@ -58,4 +59,8 @@ $(VENV)/.adapter: $(VENV)/.installed scripts/ensure-vulkan.sh
 
 $(VENV)/.postgres: $(VENV)/.installed scripts/ensure-postgres.sh
 	@scripts/ensure-postgres.sh
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.installed scripts/ensure-browser.sh
+	@scripts/ensure-browser.sh
 	@touch $@

@@ -156,7 +156,7 @@ def test_kernels_say_what_they_need(document: Document) -> None:
                 assert "cooperative-matrix" in kernel.needs.features
             if result.family == "subgroup":
                 assert kernel.needs.subgroup_size == 32
-                assert "subgroups" in kernel.needs.features
+                assert kernel.dialect == "naga"
             general = kernels.get(result.general or "", kernel)
             assert general.serves(replace(tuned.gemm, m=tuned.gemm.m + 16))
 
@@ -197,7 +197,11 @@ def test_selections_narrow_the_document() -> None:
         tint = export([shipped], replace(SOME, dialect="tint"), "test")
     assert {tuned.gemm.kind for tuned in half.problems} == {KIND}
     assert {one.dialect for one in half.kernels} == {None, "naga"}
-    assert {one.dialect for one in tint.kernels} == {None}
+    assert {one.dialect for one in tint.kernels} == {None, "tint"}
+    for one in tint.kernels:
+        if one.family == "subgroup":
+            assert "enable subgroups;" in one.wgsl
+            assert "subgroups" in one.needs.features
 
 
 def test_what_cannot_be_exported_is_told(store: Store) -> None:
@@ -315,6 +319,15 @@ def test_wgsl_in_files_of_its_own(tmp_path: Path, path: Path) -> None:
         assert kernel["wgsl_file"] == f"{name}.wgsl"
         assert "@compute" in (folder / kernel["wgsl_file"]).read_text()
     assert main(["import", str(out), "--db", str(path)]) == 0
+
+
+def test_the_module_for_web_pages_comes_along(tmp_path: Path) -> None:
+    out = tmp_path / "kernels.json"
+    args = ["--db", str(SHIPPED), "--shapes", "512x512x512", "--dtype", "f32", "--dialect", "tint"]
+    assert main(["export", *args, "--js", "-o", str(out)]) == 0
+    for name in ("gemmtune.js", "gemmtune.d.ts"):
+        assert (tmp_path / name).read_bytes() == (data_path("js") / name).read_bytes()
+    assert main(["export", *args, "--js"]) == 2
 
 
 def test_commands_say_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ from gemmtune.problem import Gemm
 from gemmtune.schema import SCHEMA, USUAL_POLICY
 from gemmtune.store import Store
 from gemmtune.ties import tied
-from strategies import DEVICES, H100, LAVAPIPE, gemms
+from strategies import DEVICES, H100, LAVAPIPE, MATRICES, gemms
 
 HALF = Gemm(m=64, n=64, k=64, a="f16", b="f16", c="f16")
 HUGE = NaiveConfig(tile_m=32, tile_n=32)
@@ -197,6 +197,21 @@ def test_another_epilogue_is_near_and_another_layout_less_so(store: Store, path:
     found = lookup(GEMM, DEVICE.key, path=path)
     assert (found.source, found.config) == ("near", config_of(2))
     assert found.alternatives[0].config == config_of(1)
+
+
+def test_what_won_without_checks_is_taken_with_them_where_there_are_edges(
+    store: Store, path: Path
+) -> None:
+    device = replace(MATRICES, device_id=0x2330, driver="580.1")
+    whole = Gemm(m=1024, n=1024, k=1024, a="f16", b="f16", c="f16")
+    default = FAMILIES["coopmat"].default(whole, device)
+    config = replace(default, dims="static", checked=False)  # type: ignore[call-arg]
+    add(store, 1e5, config, device=device, gemm=whole, family="coopmat")
+    assert lookup(whole, device=device, path=path).config == config
+    found = lookup(replace(whole, m=1000, n=1000), device=device, path=path)
+    assert (found.source, found.config) == ("near", replace(config, checked=True))  # type: ignore[call-arg]
+    double = lookup(replace(whole, m=2048), device=device, path=path)
+    assert double.config == config
 
 
 def test_alternatives_end_with_what_always_works(store: Store, path: Path) -> None:

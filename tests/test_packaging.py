@@ -68,6 +68,9 @@ def test_the_wheel_has_every_template_the_database_and_the_marker_of_types(wheel
     templates = data_path("templates")
     wanted = {f"gemmtune/templates/{p.relative_to(templates)}" for p in templates.rglob("*.*")}
 
+    wanted |= {f"gemmtune/js/gemmtune.{ending}" for ending in ("js", "d.ts")}
+    wanted |= {"gemmtune/export/document.schema.json"}
+
     assert wanted | {"gemmtune/tuning.db", "gemmtune/py.typed"} <= names
 
 

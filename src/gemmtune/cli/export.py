@@ -9,8 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemmtune import __version__
-from gemmtune.cli.options import Commands, add_command, add_database, add_json, count, database
+from gemmtune._data import data_path
+from gemmtune.cli.options import (
+    Commands,
+    Parser,
+    add_command,
+    add_database,
+    add_json,
+    count,
+    database,
+)
 from gemmtune.cli.output import print_json
+from gemmtune.dialect import DIALECTS
 from gemmtune.errors import DocumentError, UsageError
 from gemmtune.lookup import search_path
 from gemmtune.problem import Gemm
@@ -49,7 +59,8 @@ def _add_export(commands: Commands) -> None:
         "write one device's kernels and results as a document that needs no Python",
         examples=(
             "gemmtune export --device h100 -o h100.json",
-            "gemmtune export --device h100 --dtype f32 --shapes 512x512x512,1x4096x4096",
+            "gemmtune export --device h100 --dtype f32 --dialect tint --js -o kernels.json",
+            "gemmtune export --device h100 --shapes 512x512x512,1x4096x4096",
             "gemmtune export --device h100 --format c-header -o gemm_kernels.h",
         ),
     )
@@ -67,9 +78,16 @@ def _add_export(commands: Commands) -> None:
     )
     parser.add_argument(
         "--dialect",
-        choices=("naga", "tint"),
-        help="leave out kernels in another dialect of WGSL; plain WGSL is always taken",
+        choices=tuple(DIALECTS),
+        default="naga",
+        help="whose WGSL: naga for wgpu (default), tint for Dawn and so for Chromium",
     )
+    _add_form(parser)
+    add_database(parser, "only database to read")
+
+
+def _add_form(parser: Parser) -> None:
+    """How the document is written."""
     parser.add_argument(
         "--top", type=count, default=1, metavar="N", help="fastest per problem and family (1)"
     )
@@ -77,7 +95,9 @@ def _add_export(commands: Commands) -> None:
     parser.add_argument(
         "--wgsl-dir", metavar="FOLDER", help="write the WGSL to files here, not into the document"
     )
-    add_database(parser, "only database to read")
+    parser.add_argument(
+        "--js", action="store_true", help="also write gemmtune.js and its types beside the document"
+    )
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -85,6 +105,8 @@ def _export(args: argparse.Namespace) -> int:
 
     if args.wgsl_dir and args.format != "json":
         raise UsageError(f"--wgsl-dir goes with --format json, not {args.format}")
+    if args.js and args.output is None:
+        raise UsageError("--js writes beside the document; give that a place with -o FILE")
     with ExitStack() as stack:
         stores = _stores(args, stack)
         document = export(stores, _selection(args), f"gemmtune {__version__}")
@@ -97,6 +119,10 @@ def _export(args: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     _write(Path(args.output), text)
+    if args.js:
+        for name in ("gemmtune.js", "gemmtune.d.ts"):
+            module = (data_path("js") / name).read_text(encoding="utf-8")
+            _write(Path(args.output).parent / name, module)
     results = sum(len(tuned.results) for tuned in document.problems)
     print(
         f"{args.output}: {document.device.key}, {len(document.problems)} problems, "

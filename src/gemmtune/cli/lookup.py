@@ -15,7 +15,7 @@ from gemmtune.cli.options import (
     add_problem,
     problem,
 )
-from gemmtune.cli.output import duration, gflops, print_json
+from gemmtune.cli.output import duration, gflops, percent, print_json
 from gemmtune.device import Device
 from gemmtune.dialect import DIALECTS, NAGA
 from gemmtune.errors import DeviceError, ExecutorError, MissingExtraError
@@ -105,6 +105,11 @@ def _as_json(found: Lookup, device_key: str | None) -> dict[str, Any]:
         "gflops": found.gflops,
         "measured_problem_key": found.problem_key,
         "demotions": list(found.demotions),
+        "expected_share": found.expected_share,
+        "alternatives": [
+            {"family": one.family, "config": one.config.to_json(), "source": one.source}
+            for one in found.alternatives
+        ],
         "passes": [
             {
                 "entry_point": launch.entry_point,
@@ -135,6 +140,8 @@ def _lines(found: Lookup, device_key: str | None) -> list[str]:
     }
     if found.workspace_bytes:
         facts["memory"] = f"a workspace of {found.workspace_bytes} bytes"
+    if found.expected_share is not None and found.source != "exact":
+        facts["expect"] = f"{percent(found.expected_share)} of what tuning this problem would reach"
     if found.demotions:
         facts["hint"] = f"measure again, for {'; '.join(found.demotions)}"
     return [f"{name:<9}{text}" for name, text in facts.items()]

@@ -39,6 +39,7 @@ from gemmtune.cli.output import (
 from gemmtune.device import Device
 from gemmtune.errors import UsageError
 from gemmtune.kernels import FAMILIES
+from gemmtune.lookup import Wanted, read_record
 from gemmtune.problem import Gemm
 from gemmtune.shapes import PRESETS, preset, read_shapes
 
@@ -51,6 +52,7 @@ _EXAMPLES = (
     "gemmtune tune --preset llama3-8b --dtype f16 --trials 200 --seed 1",
     "gemmtune tune --shape 4096x4096x4096 --budget 10m --until-gain 1%",
     "gemmtune tune --shapes-file shapes.txt --family tiled --db results.db",
+    "gemmtune tune --from-record shapes.jsonl --budget 30s",
     "gemmtune tune --shape 512x512x512 --hot",
     "gemmtune tune --shape 512x512x512 --family tiled --executor replay:tiled.json.gz",
 )
@@ -69,6 +71,11 @@ def add(commands: Commands) -> None:
         "--preset", choices=PRESETS, metavar="NAME", help=f"one of {', '.join(PRESETS)}"
     )
     what.add_argument("--shapes-file", metavar="FILE", help="one shape a line; # begins a comment")
+    what.add_argument(
+        "--from-record",
+        metavar="FILE",
+        help="what `gemmtune.record` wrote: problems asked for more get more of the time",
+    )
     add_problem(parser)
     _add_search(parser)
     add_executor(parser)
@@ -116,12 +123,14 @@ def _add_search(parser: Parser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    problems = _problems(args)
+    wanted = read_record(args.from_record) if args.from_record else []
+    problems = _problems(args, wanted)
     options = _options(args)
     from gemmtune.executors import open_executor
     from gemmtune.progress import Progress
-    from gemmtune.tune import tune
+    from gemmtune.tune import budgets, tune
 
+    shared = budgets(wanted, options.budget_s)
     with written_store(args) as store:
         executor = open_executor(
             executor_url(args), workers=args.workers, policy=options.policy, memory=store
@@ -129,8 +138,10 @@ def _run(args: argparse.Namespace) -> int:
         print_matrices_note(executor.device)
         try:
             with Progress.open(plain=args.plain, quiet=args.quiet) as report:
-                results = tune(problems, executor, store, options, report=report)
+                results = tune(problems, executor, store, options, report=report, budgets=shared)
             _print(args, results, executor.device, store.where)
+            if wanted and not args.json:
+                _print_coverage(wanted, results)
         finally:
             executor.close()
     if results and results[-1].stop == "interrupted":
@@ -142,14 +153,28 @@ def _run(args: argparse.Namespace) -> int:
     return 0 if all(result.best for result in results) else 1
 
 
-def _problems(args: argparse.Namespace) -> list[Gemm]:
-    problems = [problem(args, shape) for shape in args.shape]
+def _print_coverage(wanted: Sequence[Wanted], results: Sequence[TuneResult]) -> None:
+    from gemmtune.tune import coverage
+
+    tuned = {result.gemm.key for result in results if result.best}
+    asked = sum(one.count for one in wanted)
+    print(
+        f"record: {len(wanted)} problems, asked for {asked} times; tuned now: "
+        f"{percent(coverage(wanted, tuned))} of their operations"
+    )
+
+
+def _problems(args: argparse.Namespace, wanted: Sequence[Wanted]) -> list[Gemm]:
+    problems = [one.gemm for one in wanted] + [problem(args, shape) for shape in args.shape]
     if args.preset is not None:
         problems += preset(args.preset, args.dtype, **epilogue(args))
     if args.shapes_file is not None:
         problems += read_shapes(args.shapes_file, args.dtype, **epilogue(args))
     if not problems:
-        raise UsageError("nothing to tune: give --shape MxNxK, --preset NAME or --shapes-file FILE")
+        raise UsageError(
+            "nothing to tune: give --shape MxNxK, --preset NAME, --shapes-file FILE or "
+            "--from-record FILE"
+        )
     return problems
 
 

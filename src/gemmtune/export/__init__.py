@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from gemmtune.export.build import Selection, arrivals, export, loads
 from gemmtune.export.languages import LANGUAGES, Language, source, to_text
+from gemmtune.export.select import Able, Chosen, candidates
 from gemmtune.export.values import FORMAT, Document, schema
 
 __all__ = [
     "FORMAT",
     "LANGUAGES",
+    "Able",
+    "Chosen",
     "Document",
     "Language",
     "Selection",
     "arrivals",
+    "candidates",
     "export",
     "loads",
     "schema",

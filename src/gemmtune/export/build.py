@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from gemmtune.device import Device
+from gemmtune.dialect import dialect_of
 from gemmtune.errors import ConfigError, DocumentError
 from gemmtune.export.kernels import fallbacks, portable
 from gemmtune.export.values import Document, Portable, Timed, Tuned
@@ -35,8 +36,8 @@ class Selection:
     """`Gemm.shape` of the problems; none: all."""
     dtypes: tuple[str, str, str, str] | None = None
     """Of a, b, c and the sums; None: all."""
-    dialect: str | None = None
-    """Only kernels in this dialect, or in WGSL that every dialect has; None: all."""
+    dialect: str = "naga"
+    """Whose WGSL: naga for wgpu, tint for Dawn, so for Chromium."""
     top: int = 1
     """So many of the fastest of each problem, family and policy."""
 
@@ -128,6 +129,7 @@ def _results(
 ) -> Iterator[Timed]:
     """The rows that are wanted, best first; their kernels join ``kernels``."""
     usual = Policy().key
+    dialect = dialect_of(selection.dialect)
     taken: Counter[tuple[str, str]] = Counter()
     readable = [row for row in rows if row.family in FAMILIES]
     readable.sort(
@@ -142,14 +144,12 @@ def _results(
         if taken[row.family, row.policy] >= selection.top:
             continue
         try:
-            kernel = portable(row.family, row.config, gemm, device)
+            kernel = portable(row.family, row.config, gemm, device, dialect)
         except ConfigError:
-            continue  # of another version of gemmtune
-        if kernel.dialect is not None and selection.dialect not in (None, kernel.dialect):
-            continue
+            continue  # of another version of gemmtune, or not to be said in this dialect
         taken[row.family, row.policy] += 1
         config = generalised(row.family, row.config, gemm, device)
-        general = None if config is None else portable(row.family, config, gemm, device)
+        general = None if config is None else portable(row.family, config, gemm, device, dialect)
         for one in (kernel, general):
             if one is not None:
                 kernels.setdefault(one.id, one)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from gemmtune.device import Device
-from gemmtune.export.values import FEATURE_NAMES, Needs, Pass, Portable
+from gemmtune.dialect import NAGA, Dialect
+from gemmtune.export.values import Needs, Pass, Portable
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, Kernel
 from gemmtune.problem import Gemm
@@ -18,29 +19,30 @@ from gemmtune.validity import SIDES, Count, Range, rule_of, validity
 FALLBACK_DEVICE = Device(features=("shader-f16",))
 """The least WebGPU device that can hold operands in f16: what it runs, all run."""
 
-_NATIVE_ONLY = {"cooperative-matrix": "naga"}
-"""Features that only one dialect of WGSL can speak of, and that dialect."""
+_PLAIN = frozenset({"shader-f16"})
+"""Features that are spelled alike everywhere."""
 
 
-def portable(family: str, config: Config, gemm: Gemm, device: Device) -> Portable:
-    """The kernel of a config that is legal for ``gemm`` on ``device``.
+def portable(
+    family: str, config: Config, gemm: Gemm, device: Device, dialect: Dialect = NAGA
+) -> Portable:
+    """The kernel of a config that is legal for ``gemm`` on ``device``, in the WGSL of one engine.
 
     Raises:
-        ConfigError: it is not legal.
+        ConfigError: it is not legal, or the dialect cannot spell it.
     """
-    kernel = render(family, config, gemm, device)
+    kernel = render(family, config, gemm, device, dialect)
     passes, workspace, exact = _rules(kernel, gemm)
     valid = validity(family, config, gemm, device)
     if exact:
         sides = {side: getattr(gemm, side) for side in SIDES}
         valid |= {side: Range(min=size, max=size) for side, size in sides.items()}
-    dialects = [_NATIVE_ONLY[name] for name in kernel.features if name in _NATIVE_ONLY]
     return Portable(
         id=_name(kernel),
         family=family,
         config=config.to_json(),
         kind=gemm.kind,
-        dialect=next(iter(dialects), None),
+        dialect=None if _PLAIN.issuperset(kernel.features) else dialect.name,
         wgsl=kernel.wgsl,
         bindings=tuple(_bindings(gemm, workspace=workspace is not None)),
         passes=passes,
@@ -117,7 +119,7 @@ def _needs(kernel: Kernel) -> Needs:
     }
     size = getattr(kernel.config, "sg_size", 0) or None
     return Needs(
-        features=tuple(sorted(FEATURE_NAMES.get(name, name) for name in kernel.features)),
+        features=tuple(sorted(kernel.features)),
         limits=limits,
         subgroup_size=size,
         unchecked=kernel.unchecked,

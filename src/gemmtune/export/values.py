@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gemmtune._data import data_path
 from gemmtune.device import Device
 from gemmtune.errors import DocumentError
 from gemmtune.kernels.base import PARAMS_SIZE_BYTES
+from gemmtune.lookup import Speed
 from gemmtune.problem import Gemm
 from gemmtune.validity import Count, Range
 
@@ -24,9 +25,6 @@ PARAMS_FIELDS = (
     *("first_workgroup", "last_workgroup", "alpha", "beta"),
 )
 """Of the uniform struct Params, four bytes each, in order; alpha and beta are f32, others u32."""
-
-FEATURE_NAMES = {"subgroup": "subgroups"}
-"""wgpu-native's names of features that WebGPU names otherwise."""
 
 
 def schema() -> dict[str, Any]:
@@ -79,7 +77,7 @@ class Needs:
     """What a device must have for a kernel."""
 
     features: tuple[str, ...] = ()
-    """WebGPU's names, sorted."""
+    """By the names that the dialect's engine has for them, sorted."""
     limits: Mapping[str, int] = field(default_factory=dict)
     """WebGPU's names; at least these."""
     subgroup_size: int | None = None
@@ -111,7 +109,7 @@ class Portable:
     kind: str
     """`Gemm.kind` of the problems that it solves."""
     dialect: str | None
-    """The dialect its matrices are written in; None: plain WGSL."""
+    """Whose WGSL it is written in; None: plain WGSL, which every engine takes."""
     wgsl: str
     """Source text."""
     bindings: tuple[Mapping[str, Any], ...]
@@ -220,6 +218,12 @@ class Document:
     fallbacks: Mapping[str, tuple[str, ...]]
     """By `Gemm.kind`: ids of kernels that between them serve every size on every device."""
 
+    @property
+    def speed(self) -> Speed:
+        """What the results say of the device as a whole."""
+        results = [(tuned.gemm, one.time_ns) for tuned in self.problems for one in tuned.results]
+        return Speed.of(self.device.adapter_type, results)
+
     def to_json(self, *, inline: bool = True) -> dict[str, Any]:
         """The document of format `FORMAT`.
 
@@ -236,6 +240,7 @@ class Document:
             "device_key": self.device.key,
             "device": self.device.to_json(),
             "params": params_layout(),
+            "model": asdict(self.speed),
             "conditions": [dict(one) for one in conditions],
             "kernels": {one.id: one.to_json(inline=inline) for one in self.kernels},
             "problems": [_tuned_json(one, numbers) for one in self.problems],

@@ -11,7 +11,7 @@ from typing import Any
 
 from gemmtune.device import Device, Limits
 from gemmtune.errors import DeviceLostError, MissingExtraError, StoreError, UnlockError
-from gemmtune.lookup.paths import default_paths
+from gemmtune.lookup import default_paths, recorded
 from gemmtune.unlock import VARIABLE, library_path
 
 
@@ -73,8 +73,9 @@ def needing_wgpu() -> Iterator[None]:
 def describe(wgpu_device: Any) -> Device:
     """The device as it was requested: its own features and limits, not all of the adapter's.
 
-    Runs a kernel of one invocation for the size of subgroups, and has fragments of native matrices
-    tried in processes of their own unless the user's database remembers what came of it.
+    Runs a kernel of one invocation for the size of subgroups. What only a probe can tell, which
+    native matrices are right, is what the databases say of this adapter and driver; where they say
+    nothing it is found out in processes of its own, and kept in the user's.
     """
     from gemmtune.executors.local import adapters
 
@@ -88,6 +89,13 @@ def describe(wgpu_device: Any) -> Device:
     )
     with translated(device.name):
         device = adapters.with_subgroup_size(device, wgpu_device)
+    known = recorded(device.key)
+    if known is not None and known.subgroup_size == device.subgroup_size:
+        return replace(
+            device,
+            fragments=known.fragments if device.has(adapters.MATRICES) else (),
+            resident_workgroup_bytes=known.resident_workgroup_bytes,
+        )
     if not device.has(adapters.MATRICES):
         return device
     keys = [adapters.describe(each).key for each in adapters.adapters()]
@@ -95,10 +103,13 @@ def describe(wgpu_device: Any) -> Device:
 
 
 def _probed(device: Device, selector: str) -> Device:
-    """With what the user's database remembers of it, or what is found out and kept there."""
+    """With what is found out and kept; unchanged where the packages for keeping are missing."""
     from gemmtune.executors.probing import probe
-    from gemmtune.store import Store
 
+    try:
+        from gemmtune.store import Store
+    except ModuleNotFoundError:
+        return device
     try:
         with Store.open(default_paths(os.environ)[0]) as store:
             return probe(device, selector, store).device

@@ -6,20 +6,25 @@ Measures nothing, writes nothing, and renders WGSL only when an answer is asked 
 from __future__ import annotations
 
 from gemmtune.lookup.answer import Lookup, Source
-from gemmtune.lookup.find import answer, lookup, record, recorders, refresh
+from gemmtune.lookup.find import answer, lookup, record, recorded, recorders, refresh
 from gemmtune.lookup.paths import default_paths, search_path, user_database
+from gemmtune.lookup.predict import Speed, distance, doubt
 from gemmtune.lookup.record import Record, Wanted, read_record
 
 __all__ = [
     "Lookup",
     "Record",
     "Source",
+    "Speed",
     "Wanted",
     "answer",
     "default_paths",
+    "distance",
+    "doubt",
     "lookup",
     "read_record",
     "record",
+    "recorded",
     "recorders",
     "refresh",
     "search_path",

@@ -100,6 +100,18 @@ def answer(
         return _looked_up(key, path)
 
 
+def recorded(device_key: str, path: str | Path | None = None) -> Device | None:
+    """What the databases know of a device; None where it has no results."""
+    with _lock:
+        for each in search_path(path):
+            signature = signature_of(each)
+            if signature is not None:
+                known = _catalogue(each, signature).devices.get(device_key)
+                if known is not None:
+                    return known
+    return None
+
+
 def refresh() -> None:
     """Has the next lookup look at the databases again, whatever has been remembered of them."""
     global _memo_until

@@ -88,7 +88,8 @@ def distance(one: Gemm, other: Gemm) -> float:
     ):
         if a != b:
             total += math.log2(max(a, 1) / max(b, 1)) ** 2
-    return math.sqrt(total)
+    # Rounded, so that equal distances are equal however their terms are added.
+    return round(math.sqrt(total), 6)
 
 
 def likeness(one: str, other: str) -> float | None:

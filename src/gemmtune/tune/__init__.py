@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from gemmtune.tune.options import TuneOptions, TuneResult
 from gemmtune.tune.problems import tune
+from gemmtune.tune.weights import budgets, coverage
 
-__all__ = ["TuneOptions", "TuneResult", "tune"]
+__all__ = ["TuneOptions", "TuneResult", "budgets", "coverage", "tune"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from gemmtune.device import Device
 from gemmtune.errors import DeviceError, ProblemError
@@ -26,6 +27,7 @@ def tune(
     *,
     now: Callable[[], float] = time.monotonic,
     report: Report | None = None,
+    budgets: Mapping[str, float] | None = None,
 ) -> list[TuneResult]:
     """Tune each problem in turn on the executor's device; same results, same seed, same course.
 
@@ -40,6 +42,7 @@ def tune(
         options: how; None: all defaults.
         now: a clock in seconds.
         report: called with every event.
+        budgets: seconds for some problems by key, instead of the options' budget.
 
     Returns:
         One result per problem begun, in order. The last has ``stop="interrupted"`` if it was.
@@ -57,7 +60,9 @@ def tune(
     results = []
     with interruptible() as interrupted:
         for number, gemm in enumerate(todo, start=1):
-            tuning = Tuning(gemm, executor, store, options, now, report, interrupted)
+            own_s = (budgets or {}).get(gemm.key, options.budget_s)
+            own = replace(options, budget_s=own_s)
+            tuning = Tuning(gemm, executor, store, own, now, report, interrupted)
             results.append(tuning.run(number, len(todo)))
             if results[-1].stop == "interrupted":
                 break
