@@ -231,8 +231,8 @@ def generalised(family: str, config: Config, gemm: Gemm, device: Device) -> Conf
     names = set(type(config).__dataclass_fields__)
     if "dims" not in names or not is_static(family, config, gemm, device):
         return None
-    changes: dict[str, Any] = {"dims": "dynamic"} | (
-        {"checked": True} if "checked" in names else {}
-    )
+    # Only tiles in workgroup memory can be cut off where a matrix ends.
+    wanted = {"dims": "dynamic", "checked": True, "a_from": "workgroup", "b_from": "workgroup"}
+    changes: dict[str, Any] = {name: value for name, value in wanted.items() if name in names}
     general = replace(config, **changes)
     return None if FAMILIES[family].check(general, gemm, device) else general
