@@ -17,7 +17,7 @@ from gemmtune.cli.options import (
     add_database,
     add_json,
     count,
-    database,
+    written_store,
 )
 from gemmtune.cli.output import print_json
 from gemmtune.dialect import DIALECTS
@@ -174,7 +174,6 @@ def _write(path: Path, text: str) -> None:
 
 def _import(args: argparse.Namespace) -> int:
     from gemmtune.export import arrivals
-    from gemmtune.store import Store
 
     found = [(name, document := _read(name), arrivals(document)) for name in args.documents]
     if args.check:
@@ -182,7 +181,7 @@ def _import(args: argparse.Namespace) -> int:
             print(f"{name}: sound, {len(measured)} results of {document.device.key}")
         return 0
     reports = []
-    with Store.open(database(args, write=True)) as store:
+    with written_store(args) as store:
         for name, document, measured in found:
             report = store.take_in(document.device, measured, name)
             reports.append({"measurements": report.measurements, "present": report.present})
