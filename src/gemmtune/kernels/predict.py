@@ -40,9 +40,10 @@ def traits(launches: tuple[Launch, ...], gemm: Gemm, device: Device) -> tuple[fl
     area = max(gemm.m * gemm.n * gemm.batch / workgroups, 1.0)
     sums = max(area / invocations, 1.0)
     held = _held(main, sums, gemm, device)
-    # All multiprocessors wait for the last wave, however few workgroups it has.
-    wave = min(held, math.ceil(workgroups / UNITS)) * UNITS
-    waste = math.ceil(workgroups / wave) * wave / workgroups
+    # All multiprocessors wait for the last wave, which is half full on average: a guess at their
+    # number that is a little off would put the step between waves in the wrong place.
+    waves = workgroups / (min(held, math.ceil(workgroups / UNITS)) * UNITS)
+    waste = max(1.0 / waves, 1.0 + 0.5 / waves)
     # A sum takes two operands, shared by a row and a column of the invocation's sums.
     arithmetic = gemm.flops * (1.0 + 2.0 / math.sqrt(sums))
     arithmetic /= min(1.0, held * invocations * sums / BUSY) ** 0.5
