@@ -16,7 +16,7 @@ from gemmtune.device import Device
 from gemmtune.job import Failure, Measurement, Outcome
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Kernel
-from gemmtune.kernels.coopmat import CoopmatConfig
+from gemmtune.kernels.coopmat_config import CoopmatConfig
 from gemmtune.problem import Gemm
 from gemmtune.render import render
 
@@ -89,6 +89,29 @@ def test_every_knob_is_right(run_kernel, device, changes, trans_b):
     gemm = Gemm.parse("64x64x64", trans_b=trans_b, alpha=0.5, **F16)
 
     right(run_kernel, config_of(gemm, device, **changes), gemm, device)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "changes"),
+    [
+        # Fragments go to the workspace as they are.
+        ("32x64x256", {"c": "f16"}, {"split_k": 4, "dims": "static"}),
+        ("32x64x256x2", {"bias": True, "beta": 0.5}, {"split_k": 8, "checked": False}),
+        # They stop in workgroup memory: edges, sums in f16.
+        ("33x41x500", {"c": "f16", "activation": "gelu"}, {"split_k": 7, "turns": 2}),
+        ("32x32x96", {"c": "f16", "acc": "f16"}, {"split_k": 3, "dims": "static"}),
+        ("40x44x200x3", {"trans_a": True, "stride_c": 40 * 44 + 3}, {"split_k": 5, "stages": 2}),
+        ("32x64x128", {"trans_b": True}, {"split_k": 2, "b_from": "storage", "dims": "static"}),
+    ],
+)
+def test_sums_split_among_workgroups_are_right(run_kernel, device, shape, kind, changes):
+    gemm = Gemm.parse(shape, **F16, **kind)
+    if changes.get("checked") is False:
+        changes = changes | {"dims": "static"}
+    config = config_of(gemm, device, **changes)
+
+    assert len(render("coopmat", config, gemm, device).launches) == 2
+    right(run_kernel, config, gemm, device)
 
 
 def test_configs_of_the_space_are_right(run_kernel, device):

@@ -8,174 +8,29 @@ drivers compile sizes that they do not support and return wrong results.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from gemmtune.device import Device
 from gemmtune.kernels.base import (
     TOO_SMALL,
-    Config,
     Dims,
     Family,
     Launch,
-    added,
     ceil_div,
     check_launch,
     check_problem,
 )
+from gemmtune.kernels.coopmat_config import SOURCES, CoopmatConfig, Order, Stages
 from gemmtune.kernels.fragments import fragment_sizes, widest_load
+from gemmtune.kernels.split import check_split, passes, sharers, widths, workspace_bytes, worthwhile
 from gemmtune.kernels.tile import TileOperand, access_width
 from gemmtune.problem import SIZEOF, Gemm
-
-Order = Literal["stream_a", "all_first"]
-Stages = Literal[1, 2]
-Source = Literal["workgroup", "storage"]
-SOURCES: tuple[Source, ...] = get_args(Source)
 
 MAX_SUM_REGISTERS = 192
 """32-bit registers of sums per invocation beyond which drivers spill, e.g. 4 x 6 fragments of
 16 x 16 in f32 over 32 lanes. Seen on an H100: 160 the fastest, 200 as slow as 96, 240 a fifth."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoopmatConfig(Config):
-    """One point of the family's space; sizes are in elements."""
-
-    frag: int
-    """Rows, columns and depth of a fragment: 8 or 16."""
-    sg_size: int
-    """Lanes of a subgroup."""
-    subgroups_m: int
-    """Subgroups of a workgroup along m."""
-    subgroups_n: int
-    """Subgroups of a workgroup along n."""
-    frags_m: int
-    """Fragments of a subgroup along m."""
-    frags_n: int
-    """Fragments of a subgroup along n."""
-    tile_k: int
-    """Depth of one step."""
-    vec: int
-    """Elements of one access to workgroup memory, and to A and B where they are aligned."""
-    pad: int
-    """Unused elements at the end of each row of both tiles, against bank conflicts."""
-    stages: Stages
-    """Tiles of each operand in workgroup memory; 2 saves one of two barriers a step."""
-    prefetch: bool
-    """The next tile comes into registers while this one is multiplied; always so with 2 stages."""
-    order: Order
-    """stream_a: one fragment of A at a time against all of B's. all_first: all loaded before."""
-    group_m: int
-    """Rows of tiles that are walked down before the next column of tiles."""
-    dims: Dims
-    """Whether m, n, k are constants of the kernel."""
-    checked: bool
-    """Compiled with the shader compiler's bounds checks; without only where no tile has an edge."""
-    load: int = added(0)
-    """Elements that one access brings from A or B; 0: `vec`, else 8 (16 bytes)."""
-    a_from: Source = added("workgroup")
-    """Where fragments of A come from: a tile in workgroup memory, or A itself."""
-    b_from: Source = added("workgroup")
-    """The same of B."""
-    turns: int = added(1)
-    """Parts of the workgroup that take turns in the workgroup memory by which C is stored, where it
-    is not stored `direct`: more turns, less memory."""
-
-    @property
-    def unchecked(self) -> bool:
-        """See `Kernel.unchecked`."""
-        return not self.checked
-
-    @property
-    def sg_m(self) -> int:
-        """Rows of C per subgroup."""
-        return self.frags_m * self.frag
-
-    @property
-    def sg_n(self) -> int:
-        """Columns of C per subgroup."""
-        return self.frags_n * self.frag
-
-    @property
-    def tile_m(self) -> int:
-        """Rows of C per workgroup."""
-        return self.subgroups_m * self.sg_m
-
-    @property
-    def tile_n(self) -> int:
-        """Columns of C per workgroup."""
-        return self.subgroups_n * self.sg_n
-
-    @property
-    def subgroups(self) -> int:
-        """Subgroups of a workgroup."""
-        return self.subgroups_m * self.subgroups_n
-
-    @property
-    def tiles(self) -> int:
-        """Tiles in workgroup memory per operand and stage."""
-        return 1
-
-    def direct(self, gemm: Gemm) -> bool:
-        """Fragments can be stored to C as they are: same dtype, whole tiles, aligned rows."""
-        plain = gemm.beta == 0.0 and not gemm.bias and gemm.activation == "none"
-        whole = not (self._edge(gemm.m, self.tile_m) or self._edge(gemm.n, self.tile_n))
-        # Vulkan wants pointer and stride of a fragment aligned to 16 bytes.
-        elements = 16 // SIZEOF[gemm.c]
-        aligned = access_width(elements, gemm.n, gemm, "c") == elements
-        return plain and whole and aligned and gemm.c == gemm.acc and gemm.math == "ieee"
-
-    def out_storage_bytes(self, gemm: Gemm) -> int:
-        """Workgroup memory by which C is stored."""
-        if self.direct(gemm):
-            return 0
-        return self.subgroups // self.turns * self.frag**2 * SIZEOF[gemm.acc]
-
-    def edges(self, gemm: Gemm) -> tuple[bool, bool, bool]:
-        """Whether tiles may reach over the problem along m, n and k."""
-        return (
-            self._edge(gemm.m, self.tile_m),
-            self._edge(gemm.n, self.tile_n),
-            self._edge(gemm.k, self.tile_k),
-        )
-
-    def _edge(self, size: int, tile: int) -> bool:
-        return self.dims == "dynamic" or size % tile != 0
-
-    def operands(self, gemm: Gemm) -> tuple[TileOperand, TileOperand]:
-        """How A and B come; tiles keep the order that their matrix has in memory."""
-        return self._operand("a", gemm), self._operand("b", gemm)
-
-    def staged(self, gemm: Gemm) -> tuple[TileOperand, ...]:
-        """Those of the `operands` that come through workgroup memory."""
-        sources = zip(self.operands(gemm), (self.a_from, self.b_from), strict=True)
-        return tuple(o for o, source in sources if source == "workgroup")
-
-    def _operand(self, name: Literal["a", "b"], gemm: Gemm) -> TileOperand:
-        is_a = name == "a"
-        along_k = not gemm.trans_a if is_a else gemm.trans_b
-        tile, extent = (self.tile_m, gemm.m) if is_a else (self.tile_n, gemm.n)
-        edge_m, edge_n, edge_k = self.edges(gemm)
-        load = self.load if (self.a_from if is_a else self.b_from) == "workgroup" else 0
-        row = gemm.k if along_k else extent
-        return TileOperand(
-            name=name,
-            extent="M" if is_a else "N",
-            origin="m0" if is_a else "n0",
-            tile=tile,
-            tile_k=self.tile_k,
-            vec=self.vec,
-            width=access_width(load or self.vec, row, gemm, name),
-            along_k=along_k,
-            transposed=False,
-            pad=self.pad,
-            stages=self.stages,
-            threads=self.sg_size * self.subgroups,
-            edge=edge_m if is_a else edge_n,
-            edge_k=edge_k,
-            load=load,
-        )
 
 
 def supported(gemm: Gemm, device: Device) -> tuple[str, ...]:
@@ -198,13 +53,17 @@ def check(config: CoopmatConfig, gemm: Gemm, device: Device) -> tuple[str, ...]:
     reasons = tuple(check_shape(config, gemm, device))
     if TOO_SMALL in reasons:
         return reasons
-    return reasons + check_launch(launch(config, gemm), device)
+    return reasons + _check_launch(config, gemm, device)
+
+
+def _check_launch(config: CoopmatConfig, gemm: Gemm, device: Device) -> tuple[str, ...]:
+    return check_launch(launch(config, gemm), device, workspace(config, gemm))
 
 
 def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
     """Why a config is illegal whatever its launch takes; nothing more where one is `TOO_SMALL`."""
     counts = (c.frag, c.sg_size, c.subgroups, c.frags_m, c.frags_n, c.tile_k, c.group_m)
-    if min(*counts, c.subgroups_m, c.vec) < 1:
+    if min(*counts, c.subgroups_m, c.vec, c.split_k) < 1:
         yield TOO_SMALL
         return
     fragment = device.fragment(c.frag, "f16", gemm.acc)
@@ -229,6 +88,7 @@ def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
         yield "unchecked kernels need static dims that tiles divide"
     if c.turns < 1 or c.subgroups % c.turns or (c.turns > 1 and c.direct(gemm)):
         yield f"{c.turns} turns do not divide {c.subgroups} subgroups, or C is stored without any"
+    yield from check_split(c.split_k, c.tile_k, gemm)
     if c.load not in (0, 8) or (c.load and c.vec != 4):
         yield f"load is {c.load}; it must be 0, or 8 with vec 4"
     for o, source in zip(c.operands(gemm), (c.a_from, c.b_from), strict=True):
@@ -257,13 +117,18 @@ def launch(config: CoopmatConfig, gemm: Gemm) -> tuple[Launch, ...]:
     """See `Family.launch`."""
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
     vectors = sum(o.rows * o.row for o in config.staged(gemm)) * config.stages * config.tiles
-    whole = Launch(
+    main = Launch(
         workgroups=tiles * gemm.batch,
         workgroup_size=(config.sg_size * config.subgroups, 1, 1),
         workgroup_storage_bytes=vectors * config.vec * SIZEOF["f16"]
         + config.out_storage_bytes(gemm),
     )
-    return (whole,)
+    return passes(main, config.split_k, gemm)
+
+
+def workspace(config: CoopmatConfig, gemm: Gemm) -> int:
+    """See `Family.workspace`."""
+    return workspace_bytes(config.split_k, gemm)
 
 
 def default(gemm: Gemm, device: Device) -> CoopmatConfig:
@@ -329,6 +194,21 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
             for config in _schedules(sizes | {"group_m": group_m, "vec": vecs[frag]}):
                 if _fits(config, gemm, device):
                     yield config
+                    yield from _splits(config, gemm, device)
+
+
+def _splits(config: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
+    """The same with k split; of the ways to move tiles only the usual one."""
+    schedule = (config.stages, config.prefetch, config.order, config.pad, config.turns)
+    sources = (config.a_from, config.b_from)
+    if schedule != (1, True, "stream_a", 8, 1) or sources != ("workgroup", "workgroup"):
+        return
+    if config.dims != "static" or config.group_m > 1:
+        return
+    for split_k in worthwhile(launch(config, gemm)[0].workgroups, gemm):
+        split = replace(config, split_k=split_k)
+        if _fits(split, gemm, device):
+            yield split
 
 
 def _schedules(sizes: dict[str, Any]) -> Iterator[CoopmatConfig]:
@@ -359,7 +239,7 @@ def _schedules(sizes: dict[str, Any]) -> Iterator[CoopmatConfig]:
 
 def _fits(config: CoopmatConfig, gemm: Gemm, device: Device) -> bool:
     fits = next(check_shape(config, gemm, device), None) is None
-    return fits and not check_launch(launch(config, gemm), device)
+    return fits and not _check_launch(config, gemm, device)
 
 
 def variables(config: CoopmatConfig, gemm: Gemm, device: Device) -> dict[str, Any]:
@@ -374,7 +254,8 @@ def variables(config: CoopmatConfig, gemm: Gemm, device: Device) -> dict[str, An
         "edge_m": edge_m,
         "edge_n": edge_n,
         "direct": direct,
-        "c_vec": 1 if direct else access_width(4, gemm.n, gemm, "c"),
+        **widths(config.split_k, 1 if direct else 4, gemm),
+        "sharers": sharers(config.split_k),
         "operands": config.operands(gemm),
         "staged": config.staged(gemm),
     }
@@ -390,5 +271,6 @@ FAMILY = Family(
     default=default,
     variables=variables,
     supported=supported,
+    workspace=workspace,
     features=("cooperative-matrix",),
 )

@@ -48,7 +48,8 @@ from gemmtune.kernels.base import (
     check_launch,
     check_problem,
 )
-from gemmtune.kernels.coopmat import MAX_SUM_REGISTERS, CoopmatConfig
+from gemmtune.kernels.coopmat import MAX_SUM_REGISTERS
+from gemmtune.kernels.coopmat_config import CoopmatConfig
 from gemmtune.kernels.fragments import fragment_sizes, widest_load
 from gemmtune.problem import SIZEOF, Gemm
 
@@ -132,6 +133,8 @@ def _check_shape(c: CoopmatF16x3Config, gemm: Gemm, device: Device) -> Iterator[
     yield from coopmat.check_shape(c, gemm, device)
     if c.frag > 0 and c.tile_k // c.frag % c.chain:
         yield f"chain {c.chain} does not divide the {c.tile_k // c.frag} fragments of tile_k"
+    if c.split_k > 1:
+        yield f"split_k is {c.split_k}; the workspace is for the scales, so it must be 1"
     if c.load or (c.a_from, c.b_from) != ("workgroup", "workgroup"):
         yield "operands are split on their way to workgroup memory, vec elements at a time"
     if c.corrections == "apart" and c.sum_registers > MAX_SUM_REGISTERS:

@@ -1,0 +1,161 @@
+"""The config of the family coopmat, and what follows from it alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from gemmtune.kernels.base import Config, Dims, added
+from gemmtune.kernels.tile import TileOperand, access_width
+from gemmtune.problem import SIZEOF, Gemm
+
+Order = Literal["stream_a", "all_first"]
+Stages = Literal[1, 2]
+Source = Literal["workgroup", "storage"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoopmatConfig(Config):
+    """One point of the family's space; sizes are in elements."""
+
+    frag: int
+    """Rows, columns and depth of a fragment: 8 or 16."""
+    sg_size: int
+    """Lanes of a subgroup."""
+    subgroups_m: int
+    """Subgroups of a workgroup along m."""
+    subgroups_n: int
+    """Subgroups of a workgroup along n."""
+    frags_m: int
+    """Fragments of a subgroup along m."""
+    frags_n: int
+    """Fragments of a subgroup along n."""
+    tile_k: int
+    """Depth of one step."""
+    vec: int
+    """Elements of one access to workgroup memory, and to A and B where they are aligned."""
+    pad: int
+    """Unused elements at the end of each row of both tiles, against bank conflicts."""
+    stages: Stages
+    """Tiles of each operand in workgroup memory; 2 saves one of two barriers a step."""
+    prefetch: bool
+    """The next tile comes into registers while this one is multiplied; always so with 2 stages."""
+    order: Order
+    """stream_a: one fragment of A at a time against all of B's. all_first: all loaded before."""
+    group_m: int
+    """Rows of tiles that are walked down before the next column of tiles."""
+    dims: Dims
+    """Whether m, n, k are constants of the kernel."""
+    checked: bool
+    """Compiled with the shader compiler's bounds checks; without only where no tile has an edge."""
+    load: int = added(0)
+    """Elements that one access brings from A or B; 0: `vec`, else 8 (16 bytes)."""
+    a_from: Source = added("workgroup")
+    """Where fragments of A come from: a tile in workgroup memory, or A itself."""
+    b_from: Source = added("workgroup")
+    """The same of B."""
+    turns: int = added(1)
+    """Parts of the workgroup that take turns in the workgroup memory by which C is stored, where it
+    is not stored `direct`: more turns, less memory."""
+    split_k: int = added(1)
+    """Workgroups that share the sums of a tile; their parts are added up by a second pass."""
+
+    @property
+    def unchecked(self) -> bool:
+        """See `Kernel.unchecked`."""
+        return not self.checked
+
+    @property
+    def sg_m(self) -> int:
+        """Rows of C per subgroup."""
+        return self.frags_m * self.frag
+
+    @property
+    def sg_n(self) -> int:
+        """Columns of C per subgroup."""
+        return self.frags_n * self.frag
+
+    @property
+    def tile_m(self) -> int:
+        """Rows of C per workgroup."""
+        return self.subgroups_m * self.sg_m
+
+    @property
+    def tile_n(self) -> int:
+        """Columns of C per workgroup."""
+        return self.subgroups_n * self.sg_n
+
+    @property
+    def subgroups(self) -> int:
+        """Subgroups of a workgroup."""
+        return self.subgroups_m * self.subgroups_n
+
+    @property
+    def tiles(self) -> int:
+        """Tiles in workgroup memory per operand and stage."""
+        return 1
+
+    def direct(self, gemm: Gemm) -> bool:
+        """Fragments can be stored as they are: same dtype, whole tiles, aligned rows. Those of a
+        split go to the workspace, which is f32 and knows no epilogue.
+        """
+        whole = not (self._edge(gemm.m, self.tile_m) or self._edge(gemm.n, self.tile_n))
+        if self.split_k > 1:
+            return whole and gemm.n % 4 == 0 and gemm.acc == "f32"
+        plain = gemm.beta == 0.0 and not gemm.bias and gemm.activation == "none"
+        # Vulkan wants pointer and stride of a fragment aligned to 16 bytes.
+        elements = 16 // SIZEOF[gemm.c]
+        aligned = access_width(elements, gemm.n, gemm, "c") == elements
+        return plain and whole and aligned and gemm.c == gemm.acc and gemm.math == "ieee"
+
+    def out_storage_bytes(self, gemm: Gemm) -> int:
+        """Workgroup memory by which C is stored."""
+        if self.direct(gemm):
+            return 0
+        return self.subgroups // self.turns * self.frag**2 * SIZEOF[gemm.acc]
+
+    def edges(self, gemm: Gemm) -> tuple[bool, bool, bool]:
+        """Whether tiles may reach over the problem along m, n and k."""
+        return (
+            self._edge(gemm.m, self.tile_m),
+            self._edge(gemm.n, self.tile_n),
+            self._edge(gemm.k, self.tile_k),
+        )
+
+    def _edge(self, size: int, tile: int) -> bool:
+        return self.dims == "dynamic" or size % tile != 0
+
+    def operands(self, gemm: Gemm) -> tuple[TileOperand, TileOperand]:
+        """How A and B come; tiles keep the order that their matrix has in memory."""
+        return self._operand("a", gemm), self._operand("b", gemm)
+
+    def staged(self, gemm: Gemm) -> tuple[TileOperand, ...]:
+        """Those of the `operands` that come through workgroup memory."""
+        sources = zip(self.operands(gemm), (self.a_from, self.b_from), strict=True)
+        return tuple(o for o, source in sources if source == "workgroup")
+
+    def _operand(self, name: Literal["a", "b"], gemm: Gemm) -> TileOperand:
+        is_a = name == "a"
+        along_k = not gemm.trans_a if is_a else gemm.trans_b
+        tile, extent = (self.tile_m, gemm.m) if is_a else (self.tile_n, gemm.n)
+        edge_m, edge_n, edge_k = self.edges(gemm)
+        load = self.load if (self.a_from if is_a else self.b_from) == "workgroup" else 0
+        row = gemm.k if along_k else extent
+        return TileOperand(
+            name=name,
+            extent="M" if is_a else "N",
+            origin="m0" if is_a else "n0",
+            tile=tile,
+            tile_k=self.tile_k,
+            vec=self.vec,
+            width=access_width(load or self.vec, row, gemm, name),
+            along_k=along_k,
+            transposed=False,
+            pad=self.pad,
+            stages=self.stages,
+            threads=self.sg_size * self.subgroups,
+            edge=edge_m if is_a else edge_n,
+            edge_k=edge_k,
+            load=load,
+        )
