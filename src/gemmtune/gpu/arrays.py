@@ -241,8 +241,9 @@ def _default_device() -> Any:
 class Matmul:
     """``activation(alpha * x @ b + bias)`` for a matrix ``b`` that stays on the device.
 
-    For a layer of a model: the weights are uploaded once, and a new number of rows costs neither a
-    compilation nor, up to the largest so far, new buffers. Used from one thread.
+    For a layer of a model: the weights are uploaded once. A new number of rows costs a compilation
+    only where another kernel is faster for it, and no buffers up to the largest so far. Used from
+    one thread.
 
     Args:
         b: (k, n), float32 or float16; ``weights.T`` of an (n, k) array is taken without a copy.
