@@ -1,10 +1,12 @@
 """Tuned and default kernels beside cuBLAS, shape by shape, in one run on one device.
 
     python benchmarks/peers.py --preset core --dtype f32 --db results.db > table.md
+    python benchmarks/peers.py --shape 4096x4096x4096 --dtype f32 --math f16x3 --db results.db
 
 Every kernel is verified before it is timed. cuBLAS comes through PyTorch and is left out where
-there is none. Times are device times with inputs that rotate past the last-level cache, for both:
-the median over ``--rounds`` rounds, in each of which all kernels of a problem run in turn. The
+there is none; so is onnxruntime-webgpu, which runs in a process of its own, on square problems,
+with inputs in cache (onnxruntime_webgpu.py). Of the others, times are device times with inputs
+that rotate past the last-level cache: the median over ``--rounds`` rounds, in each of which all kernels of a problem run in turn. The
 spread is the largest interquartile range over median of a round, the drift the range of the rounds'
 medians over their median.
 """
@@ -13,20 +15,24 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from gemmtune.executors import Executor, open_executor
 from gemmtune.job import Job, Measurement, Policy
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Kernel
 from gemmtune.lookup import lookup
-from gemmtune.problem import Gemm
+from gemmtune.problem import MATHS, Gemm
 from gemmtune.render import render
 from gemmtune.shapes import PRESETS, preset
 
+ORT = "onnxruntime-webgpu"
 COLD_BYTES = 256 * 1024 * 1024
 """What the inputs of one problem take together before the first is used again."""
 
@@ -75,6 +81,8 @@ def cublas(gemm: Gemm) -> Callable[[], tuple[float, float, int]] | None:
     for _ in range(copies):
         a = torch.rand(gemm.batch, gemm.m, gemm.k, device="cuda", dtype=dtype) - 0.5
         b = torch.rand(gemm.batch, gemm.k, gemm.n, device="cuda", dtype=dtype) - 0.5
+        if gemm.trans_b:
+            b = b.transpose(-1, -2).contiguous().transpose(-1, -2)
         pairs.append((a.squeeze(0), b.squeeze(0)))
     out = torch.empty_like(pairs[0][0] @ pairs[0][1])
 
@@ -99,6 +107,20 @@ def cublas(gemm: Gemm) -> Callable[[], tuple[float, float, int]] | None:
     return measure
 
 
+def onnxruntime_webgpu(gemm: Gemm) -> tuple[float, float, int] | None:
+    """Times one MatMul of onnxruntime-webgpu: median in ns, spread, repetitions."""
+    if not (gemm.m == gemm.n == gemm.k and gemm.batch == 1 and gemm.a == gemm.b == gemm.c):
+        return None
+    script = Path(__file__).with_name("onnxruntime_webgpu.py")
+    command = [sys.executable, str(script), gemm.shape, gemm.a]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        print(f"{gemm.shape}: no onnxruntime-webgpu: {done.stderr[-300:]}", file=sys.stderr)
+        return None
+    found = json.loads(done.stdout.splitlines()[-1])
+    return found["ns"], found["spread"], found["samples"]
+
+
 def compare(executor: Executor, gemm: Gemm, db: str | None, rounds: int) -> dict[str, Samples]:
     found = lookup(gemm, device=executor.device, path=db, versions=executor.versions)
     default = FAMILIES["tiled"].default(gemm, executor.device)
@@ -115,6 +137,9 @@ def compare(executor: Executor, gemm: Gemm, db: str | None, rounds: int) -> dict
                 taken.setdefault(name, []).append((got.time_ns, got.spread, got.repetitions))
         if peer is not None:
             taken.setdefault("cuBLAS", []).append(peer())
+    ort = onnxruntime_webgpu(gemm)
+    if ort is not None:
+        taken[ORT] = [ort]
     return {
         name: Samples(
             medians_ns=[t for t, _, _ in samples],
@@ -129,9 +154,9 @@ def row(gemm: Gemm, samples: dict[str, Samples]) -> str:
     def speed(name: str) -> str:
         return f"{gemm.flops / samples[name].time_ns / 1e3:.2f}" if name in samples else ""
 
-    tuned = next((name for name in samples if name not in ("default", "cuBLAS")), "")
+    tuned = next((name for name in samples if name not in ("default", "cuBLAS", ORT)), "")
     if not tuned:
-        return f"| {gemm.shape} | failed |||||||||"
+        return f"| {gemm.shape} | failed ||||||||||"
     best = samples[tuned]
     share = f"{samples['cuBLAS'].time_ns / best.time_ns:.0%}" if "cuBLAS" in samples else ""
     gain = f"{samples['default'].time_ns / best.time_ns:.2f}x" if "default" in samples else ""
@@ -148,14 +173,22 @@ def row(gemm: Gemm, samples: dict[str, Samples]) -> str:
         gain,
         speed("cuBLAS"),
         share,
+        speed(ORT),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def named(dtype: str) -> dict[str, str]:
+    return {"a": dtype, "b": dtype, "c": dtype}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="core")
     parser.add_argument("--dtype", choices=("f32", "f16"), default="f32")
+    parser.add_argument("--shape", action="append", default=[], help="instead of a preset")
+    parser.add_argument("--trans-b", action="store_true", help="B is stored as n x k")
+    parser.add_argument("--math", choices=MATHS, default="ieee", help="as `gemmtune tune --math`")
     parser.add_argument("--db", help="database with the tuned configs; default: as lookup finds it")
     parser.add_argument("--adapter", default="")
     parser.add_argument("--rounds", type=int, default=3)
@@ -163,7 +196,7 @@ def main() -> None:
     executor = open_executor(f"local:{args.adapter}", workers=1, policy=Policy())
     try:
         device, versions = executor.device, executor.versions
-        print(f"## {args.preset}, {args.dtype}\n")
+        print(f"## {', '.join(args.shape) or args.preset}, {args.dtype}\n")
         print(
             f"{device.name}, {device.backend}, driver {device.driver}; wgpu {versions.wgpu}, "
             f"{versions.compiler}; gemmtune {versions.gemmtune}; {datetime.date.today()}; "
@@ -172,10 +205,13 @@ def main() -> None:
         print(f"Command: `python benchmarks/peers.py {' '.join(sys.argv[1:])}`\n")
         print(
             "| MxNxK | kernel | us | TFLOP/s | GB/s | spread | drift | samples "
-            "| default TFLOP/s | gain | cuBLAS TFLOP/s | share of cuBLAS |"
+            "| default TFLOP/s | gain | cuBLAS TFLOP/s | share of cuBLAS "
+            "| onnxruntime-webgpu TFLOP/s |"
         )
-        print("|---|---|" + "---:|" * 10)
-        for gemm in preset(args.preset, args.dtype):
+        print("|---|---|" + "---:|" * 11)
+        asked = [Gemm.parse(shape, **named(args.dtype)) for shape in args.shape]
+        for gemm in asked or preset(args.preset, args.dtype):
+            gemm = replace(gemm, trans_b=args.trans_b, math=args.math)
             print(row(gemm, compare(executor, gemm, args.db, args.rounds)), flush=True)
     finally:
         executor.close()
