@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemmtune.cli.landscape import print_landscape
+from gemmtune.cli.memory import memory
 from gemmtune.cli.options import (
     Commands,
     add_command,
@@ -89,7 +90,10 @@ def _run(args: argparse.Namespace) -> int:
     from gemmtune.executors import open_executor
     from gemmtune.tune.record import record
 
-    executor = open_executor(executor_url(args), workers=args.workers, policy=options.policy)
+    with memory() as store:
+        executor = open_executor(
+            executor_url(args), workers=args.workers, policy=options.policy, memory=store
+        )
     try:
         print_matrices_note(executor.device)
         report = None if args.quiet else _reporter()
