@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--develop", nargs="*", type=Path, default=[], help="used for tuning ours")
     parser.add_argument("--held-out", nargs="*", type=Path, default=[], help="never looked at")
     parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--budget", type=int, default=300, help="evaluations of a run")
+    parser.add_argument("--budget", type=int, default=200, help="evaluations of a run")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--samplers", nargs="*", default=OURS, choices=SAMPLERS)
     parser.add_argument("--strategies", nargs="*", default=PEERS)
