@@ -4,7 +4,7 @@
 
 A model of one MatMul and one of many in a row are run in turn; the difference of their times is
 that of the MatMuls between, free of transfers and of the host. So m x k must be k x n: square
-problems only. Needs the packages onnx and onnxruntime-webgpu, whose other namesakes lack the provider.
+problems only. Needs the packages onnx and onnxruntime-webgpu; plain onnxruntime has no WebGPU.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@
 Every kernel is verified before it is timed. cuBLAS comes through PyTorch and is left out where
 there is none; so is onnxruntime-webgpu, which runs in a process of its own, on square problems,
 with inputs in cache (onnxruntime_webgpu.py). Of the others, times are device times with inputs
-that rotate past the last-level cache: the median over ``--rounds`` rounds, in each of which all kernels of a problem run in turn. The
-spread is the largest interquartile range over median of a round, the drift the range of the rounds'
-medians over their median.
+that rotate past the last-level cache: the median over ``--rounds`` rounds, in each of which all
+kernels of a problem run in turn. The spread is the largest interquartile range over median of a
+round, the drift the range of the rounds' medians over their median.
 """
 
 from __future__ import annotations
