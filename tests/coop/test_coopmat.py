@@ -81,6 +81,17 @@ def test_epilogue_is_right(run_kernel, device, activation):
         {"b_from": "storage", "dims": "static", "stages": 2},
         {"turns": 2, "dims": "dynamic"},
         {"turns": 4, "order": "all_first"},
+        {"subgroups_k": 2, "subgroups_n": 1, "tile_k": 32},
+        {"subgroups_k": 2, "subgroups_m": 1, "tile_k": 32, "stages": 2, "dims": "dynamic"},
+        {
+            "subgroups_k": 4,
+            "subgroups_m": 1,
+            "subgroups_n": 1,
+            "tile_k": 32,
+            "split_k": 2,
+            "frag": 8,
+        },
+        {"subgroups_k": 2, "subgroups_n": 1, "tile_k": 32, "a_from": "storage", "dims": "static"},
     ],
     ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items()),
 )

@@ -63,7 +63,7 @@ def _check_launch(config: CoopmatConfig, gemm: Gemm, device: Device) -> tuple[st
 def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
     """Why a config is illegal whatever its launch takes; nothing more where one is `TOO_SMALL`."""
     counts = (c.frag, c.sg_size, c.subgroups, c.frags_m, c.frags_n, c.tile_k, c.group_m)
-    if min(*counts, c.subgroups_m, c.vec, c.split_k) < 1:
+    if min(*counts, c.subgroups_m, c.subgroups_k, c.vec, c.split_k, c.turns) < 1:
         yield TOO_SMALL
         return
     fragment = device.fragment(c.frag, "f16", gemm.acc)
@@ -76,8 +76,9 @@ def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
     registers = c.frags_m * c.frags_n * c.frag**2 // c.sg_size * SIZEOF[gemm.acc] // 4
     if registers > MAX_SUM_REGISTERS:
         yield f"{registers} registers of sums per invocation; over {MAX_SUM_REGISTERS} they spill"
-    if c.tile_k % c.frag:
-        yield f"tile_k {c.tile_k} is not a multiple of the fragment's {c.frag}"
+    if c.tile_k % (c.frag * c.subgroups_k):
+        parts = "" if c.subgroups_k == 1 else f"{c.subgroups_k} times "
+        yield f"tile_k {c.tile_k} is not a multiple of {parts}the fragment's {c.frag}"
     if c.vec not in (1, 2, 4) or c.pad % 8 or c.pad < 0:
         yield f"vec {c.vec} must be 1, 2 or 4, and pad {c.pad} a multiple of 8 (16 bytes)"
     if c.stages not in (1, 2) or (c.stages == 2 and not c.prefetch):
@@ -86,8 +87,8 @@ def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
         yield f"order {c.order!r} is not one of {', '.join(get_args(Order))}"
     if not c.checked and any(c.edges(gemm)):
         yield "unchecked kernels need static dims that tiles divide"
-    if c.turns < 1 or c.subgroups % c.turns or (c.turns > 1 and c.direct(gemm)):
-        yield f"{c.turns} turns do not divide {c.subgroups} subgroups, or C is stored without any"
+    if c.subgroups % c.turns or (c.turns > 1 and (c.direct(gemm) or c.subgroups_k > 1)):
+        yield f"{c.turns} turns do not divide {c.subgroups} subgroups, or C is stored at once"
     yield from check_split(c.split_k, c.tile_k, gemm)
     if c.load not in (0, 8) or (c.load and c.vec != 4):
         yield f"load is {c.load}; it must be 0, or 8 with vec 4"
@@ -198,15 +199,18 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
 
 
 def _splits(config: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
-    """The same with k split; of the ways to move tiles only the usual one."""
+    """The same with k split, among workgroups or among subgroups, where there are few tiles; of the
+    ways to move tiles only the usual one.
+    """
     schedule = (config.stages, config.prefetch, config.order, config.pad, config.turns)
     sources = (config.a_from, config.b_from)
     if schedule != (1, True, "stream_a", 8, 1) or sources != ("workgroup", "workgroup"):
         return
     if config.dims != "static" or config.group_m > 1:
         return
-    for split_k in worthwhile(launch(config, gemm)[0].workgroups, gemm):
-        split = replace(config, split_k=split_k)
+    splits = worthwhile(launch(config, gemm)[0].workgroups, gemm)
+    shared = [replace(config, subgroups_k=sharing) for sharing in (2, 4) if splits]
+    for split in (*(replace(config, split_k=split_k) for split_k in splits), *shared):
         if _fits(split, gemm, device):
             yield split
 

@@ -60,6 +60,9 @@ class CoopmatConfig(Config):
     is not stored `direct`: more turns, less memory."""
     split_k: int = added(1)
     """Workgroups that share the sums of a tile; their parts are added up by a second pass."""
+    subgroups_k: int = added(1)
+    """Subgroups of a workgroup that share the sums of a part of the tile: each takes its part of
+    every step, and what they have is added up in workgroup memory at the end."""
 
     @property
     def unchecked(self) -> bool:
@@ -89,7 +92,7 @@ class CoopmatConfig(Config):
     @property
     def subgroups(self) -> int:
         """Subgroups of a workgroup."""
-        return self.subgroups_m * self.subgroups_n
+        return self.subgroups_m * self.subgroups_n * self.subgroups_k
 
     @property
     def tiles(self) -> int:
@@ -97,10 +100,12 @@ class CoopmatConfig(Config):
         return 1
 
     def direct(self, gemm: Gemm) -> bool:
-        """Fragments can be stored as they are: same dtype, whole tiles, aligned rows. Those of a
-        split go to the workspace, which is f32 and knows no epilogue.
+        """Fragments can be stored as they are: same dtype, whole tiles, aligned rows, sums not
+        shared. Those of a split go to the workspace, which is f32 and knows no epilogue.
         """
         whole = not (self._edge(gemm.m, self.tile_m) or self._edge(gemm.n, self.tile_n))
+        if self.subgroups_k > 1:
+            return False
         if self.split_k > 1:
             return whole and gemm.n % 4 == 0 and gemm.acc == "f32"
         plain = gemm.beta == 0.0 and not gemm.bias and gemm.activation == "none"

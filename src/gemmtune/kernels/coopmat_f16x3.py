@@ -133,8 +133,8 @@ def _check_shape(c: CoopmatF16x3Config, gemm: Gemm, device: Device) -> Iterator[
     yield from coopmat.check_shape(c, gemm, device)
     if c.frag > 0 and c.tile_k // c.frag % c.chain:
         yield f"chain {c.chain} does not divide the {c.tile_k // c.frag} fragments of tile_k"
-    if c.split_k > 1:
-        yield f"split_k is {c.split_k}; the workspace is for the scales, so it must be 1"
+    if c.split_k > 1 or c.subgroups_k > 1:
+        yield f"split_k {c.split_k} and subgroups_k {c.subgroups_k} must be 1 in this family"
     if c.load or (c.a_from, c.b_from) != ("workgroup", "workgroup"):
         yield "operands are split on their way to workgroup memory, vec elements at a time"
     if c.corrections == "apart" and c.sum_registers > MAX_SUM_REGISTERS:
