@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any, get_args
 
-from gemmtune.device import Device
+from gemmtune.device import Device, Fragment
 from gemmtune.kernels.base import (
     TOO_SMALL,
     Dims,
@@ -90,6 +90,10 @@ def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
     if c.subgroups % c.turns or (c.turns > 1 and (c.direct(gemm) or c.subgroups_k > 1)):
         yield f"{c.turns} turns do not divide {c.subgroups} subgroups, or C is stored at once"
     yield from check_split(c.split_k, c.tile_k, gemm)
+    yield from _check_loads(c, gemm, fragment)
+
+
+def _check_loads(c: CoopmatConfig, gemm: Gemm, fragment: Fragment | None) -> Iterator[str]:
     if c.load not in (0, 8) or (c.load and c.vec != 4):
         yield f"load is {c.load}; it must be 0, or 8 with vec 4"
     for o, source in zip(c.operands(gemm), (c.a_from, c.b_from), strict=True):
