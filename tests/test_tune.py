@@ -581,10 +581,17 @@ def test_nothing_is_measured_again_after_an_interruption(store: Store) -> None:
 
 
 def test_it_ends_when_the_last_trials_have_gained_too_little(store: Store) -> None:
-    (result,) = run(store, Recorder(), until_gain=0.2, trials=2000)
+    (result,) = run(store, Recorder(), until_gain=0.2, trials=2000, sampler="random")
 
     assert result.stop == "gain"
     assert 50 < result.trials < 2000
+
+
+def test_it_ends_when_the_model_expects_too_little(store: Store) -> None:
+    (result,) = run(store, Recorder(), until_gain=0.2, trials=2000)
+
+    assert result.stop == "gain"
+    assert result.trials < 2000
 
 
 def test_a_model_that_expects_little_ends_it_once_it_does_so_steadily() -> None:
