@@ -83,7 +83,8 @@ class Settler:
         finalists: dict[int, Row] = {}
         for _ in range(MOST_FINALS):
             new = unsettled(self._known.rows, list(finalists.values()))
-            if not new or self._over() or (not finalists and len(new) < 2):
+            # A leader that is far ahead may have been lucky; one with no rival need not be.
+            if not new or self._over() or self._without_rival():
                 break
             winners = leaders(list(finalists.values()))
             self._report(Settling(leaders=len(new), rounds=ROUNDS))
@@ -96,6 +97,9 @@ class Settler:
             doubtful=doubtful,
             outcomes=tuple(self._outcomes),
         )
+
+    def _without_rival(self) -> bool:
+        return sum(row.time_ns is not None for row in self._known.rows) < 2
 
     def _measure(self, rows: Sequence[Row], rounds: int) -> set[int]:
         """All rows in turn, so often; returns those that got at least one outcome."""
