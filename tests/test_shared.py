@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,15 +16,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gemmtune import Gemm
 from gemmtune.device import Device
+from gemmtune.search.study import Storage, Study
 from gemmtune.store import Row, Store
 
 GEMM = Gemm(m=24, n=40, k=16)
-TRIALS = 36
+TRIALS = {"database": 36, "storage": 20}
 
 
 def program(name: str) -> str:
@@ -51,7 +54,7 @@ def server() -> Iterator[str]:
         shutil.chown(folder, **owner)
     data, port = folder / "data", free_port()
     make = [program("initdb"), "-D", data, "-U", "tuner", "-A", "trust", "-E", "UTF8", "-N"]
-    run = [program("postgres"), "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", folder]
+    run = [program("postgres"), "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F"]
     try:
         subprocess.run([*make, "--locale=C"], check=True, capture_output=True, cwd=folder, **owner)
         log = (folder / "log").open("wb")
@@ -73,8 +76,7 @@ def await_server(postgres: subprocess.Popen[bytes], port: int) -> None:
 
 
 def test_many_that_begin_at_once_make_one_database(server: str) -> None:
-    subprocess.run([program("createdb"), "--maintenance-db", server, "fresh"], check=True)
-    fresh = server.replace("/postgres", "/fresh")
+    fresh = database(server, "fresh")
     together = threading.Barrier(8)
 
     def begin() -> None:
@@ -90,15 +92,37 @@ def test_many_that_begin_at_once_make_one_database(server: str) -> None:
         assert store.check() == []
 
 
+def test_many_that_begin_at_once_make_one_study(server: str) -> None:
+    fresh = database(server, "fresh_study")
+    together = threading.Barrier(4)
+
+    def begin() -> None:
+        together.wait()
+        with Storage(fresh) as storage:
+            Study(storage, "one")
+
+    with ThreadPoolExecutor(4) as threads:
+        for begun in [threads.submit(begin) for _ in range(4)]:
+            begun.result()
+
+    with Storage(fresh) as storage:
+        assert [study.study_name for study in storage.optuna.get_all_studies()] == ["one"]
+
+
+@pytest.mark.parametrize("shared", ["database", "storage"])
 def test_of_two_tuners_one_is_killed_and_no_config_is_measured_twice(
-    server: str, device: Device, tmp_path: Path
+    server: str, device: Device, tmp_path: Path, shared: str
 ) -> None:
+    trials = TRIALS[shared]
+    results = database(server, f"results_{shared}")
+    search = database(server, "search") if shared == "storage" else None
     command = [sys.executable, "-m", "gemmtune", "tune", "--shape", GEMM.shape, "--plain"]
     command += ["--family", "tiled", "--workers", "1", "--adapter", device.key]
-    command += ["--trials", str(TRIALS), "--db", server]
+    command += ["--trials", str(trials), "--db", results]
+    command += ["--storage", search] if search else []
     home = os.environ | {"HOME": str(tmp_path)}
 
-    with Store.open(server) as store:
+    with Store.open(results) as store:
 
         def rows() -> list[Row]:
             return store.measurements(device.key, GEMM.key)
@@ -121,8 +145,40 @@ def test_of_two_tuners_one_is_killed_and_no_config_is_measured_twice(
         # What was on the device when its tuner died; nothing else.
         assert len(lost) <= 1
         assert {row.owner.pid for row in lost} <= {first.pid}
-        assert TRIALS <= len(after) <= TRIALS + 1
+        assert trials <= len(after) <= trials + 1
         assert store.check() == []
+    if search is not None:
+        assert_the_study_has(search, after)
+
+
+def assert_the_study_has(search: str, rows: list[Row]) -> None:
+    """All that any tuner measured is a trial of one study, and the dead one's trial is failed."""
+    with Storage(search, heartbeat_s=1, grace_s=1) as storage:
+        (kept,) = storage.optuna.get_all_studies()
+        study = Study(storage, kept.study_name)
+
+        def trials(state: str) -> list[tuple[str, dict[str, Any]]]:
+            return [
+                (trial.user_attrs["family"], json.loads(trial.user_attrs["config"]))
+                for trial in storage.optuna.get_all_trials(kept._study_id)
+                if trial.state.name == state
+            ]
+
+        until_s = time.monotonic() + 60.0
+        while trials("RUNNING"):
+            study.changes()  # fails what shows no sign of life
+            assert time.monotonic() < until_s
+            time.sleep(0.2)
+
+        measured = [(row.family, row.config.to_json()) for row in rows if row.status == "ok"]
+        assert sorted(map(str, trials("COMPLETE"))) == sorted(map(str, measured))
+        assert len(trials("PRUNED")) <= 1
+
+
+def database(server: str, name: str) -> str:
+    """The URL of a new database."""
+    subprocess.run([program("createdb"), "--maintenance-db", server, name], check=True)
+    return server.replace("/postgres", f"/{name}")
 
 
 def share(rows: list[Row], tuner: subprocess.Popen[str]) -> int:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ from gemmtune.problem import Gemm
 from gemmtune.shapes import PRESETS, preset, read_shapes
 
 if TYPE_CHECKING:
+    from gemmtune.search.study import Storage
     from gemmtune.tune import TuneOptions, TuneResult
 
 _EXAMPLES = (
@@ -55,6 +57,8 @@ _EXAMPLES = (
     "gemmtune tune --shapes-file shapes.txt --family tiled --db results.db",
     "gemmtune tune --from-record shapes.jsonl --budget 30s",
     "gemmtune tune --shape 512x512x512 --hot",
+    "gemmtune tune --shape 512x512x512 --db postgresql://me@host/gemm "
+    "--storage postgresql://me@host/search",
     "gemmtune tune --shape 512x512x512 --family tiled --executor replay:tiled.json.gz",
 )
 
@@ -81,6 +85,12 @@ def add(commands: Commands) -> None:
     _add_search(parser)
     add_executor(parser)
     add_database(parser, "database to keep results in")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="share the search with other tuners through a database of Optuna's, e.g. "
+        "postgresql://user@host/name or sqlite:///FILE (default: they share what --db holds)",
+    )
     show = parser.add_mutually_exclusive_group()
     show.add_argument("--plain", action="store_true", help="progress as plain lines")
     show.add_argument("--quiet", action="store_true", help="no progress")
@@ -136,14 +146,22 @@ def _run(args: argparse.Namespace) -> int:
     from gemmtune.tune import budgets, tune
 
     shared = budgets(wanted, options.budget_s)
-    with written_store(args) as store:
+    with written_store(args) as store, _storage(args) as storage:
         executor = open_executor(
             executor_url(args), workers=args.workers, policy=options.policy, memory=store
         )
         print_matrices_note(executor.device)
         try:
             with Progress.open(plain=args.plain, quiet=args.quiet) as report:
-                results = tune(problems, executor, store, options, report=report, budgets=shared)
+                results = tune(
+                    problems,
+                    executor,
+                    store,
+                    options,
+                    report=report,
+                    budgets=shared,
+                    storage=storage,
+                )
             _print(args, results, executor.device, store.where)
             if wanted and not args.json:
                 _print_coverage(wanted, results)
@@ -156,6 +174,15 @@ def _run(args: argparse.Namespace) -> int:
         )
         return 130
     return 0 if all(result.best for result in results) else 1
+
+
+def _storage(args: argparse.Namespace) -> AbstractContextManager[Storage | None]:
+    """What ``--storage`` names, open; closed with the context."""
+    if args.storage is None:
+        return nullcontext()
+    from gemmtune.search.study import Storage  # late: Optuna takes half a second to import
+
+    return Storage(args.storage)
 
 
 def _print_coverage(wanted: Sequence[Wanted], results: Sequence[TuneResult]) -> None:

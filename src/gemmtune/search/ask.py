@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from gemmtune.errors import UsageError
 from gemmtune.kernels.base import Config
 from gemmtune.search.guided import Guided, Traits
 from gemmtune.search.rows import Candidate, Origin, Row
+
+if TYPE_CHECKING:
+    from gemmtune.search.study import Study
 
 SamplerName = Literal["guided", "tpe", "random", "exhaustive"]
 """guided: a Gaussian process. tpe: Optuna's Parzen estimators. random: a seeded permutation.
@@ -33,6 +36,9 @@ class Chooser(Protocol):
 
     def occupy(self, family: str, config: Config) -> None:
         """Never choose this row."""
+
+    def release(self, family: str, config: Config) -> None:
+        """This row may be chosen again: it was asked or occupied, and nothing came of it."""
 
     def finish(self, family: str, config: Config, value_ns: float | None) -> None:
         """Learn a result, whether the row was asked here or not; None: it failed."""
@@ -61,6 +67,7 @@ class Search:
         sampler: SamplerName = DEFAULT_SAMPLER,
         seed: int = 0,
         traits: Traits | None = None,
+        study: Study | None = None,
     ) -> None:
         """Enumerate ``space`` once.
 
@@ -71,6 +78,7 @@ class Search:
             seed: of everything random.
             traits: numbers about a row that explain its time, the predicted log2 time first; only
                 ``guided`` asks for them, and only of rows it looks at.
+            study: shared with other tuners: rows are claimed there, results exchanged.
 
         Raises:
             UsageError: ``sampler`` is not one of `SAMPLERS`.
@@ -92,6 +100,11 @@ class Search:
             self._model = Guided(rows, seed, traits)
         elif sampler == "tpe" and rows:
             self._model = _parzen(rows, seed)
+        self._study = study
+        if study is not None:
+            self._all = frozenset(rows)
+            study.expect({family: type(config) for family, config in rows})
+            self.exchange()
 
     @property
     def left(self) -> int:
@@ -100,6 +113,13 @@ class Search:
 
     def ask(self) -> Candidate | None:
         """The next row to measure; None when every row was asked, told or excluded."""
+        while (candidate := self._choose()) is not None:
+            if self._study is None or self._study.claim((candidate.family, candidate.config)):
+                break
+            self.exchange()  # another tuner was faster, and has told more since
+        return candidate
+
+    def _choose(self) -> Candidate | None:
         forced = next((row for row in self._first if row in self._free), None)
         if not self._free:
             return None
@@ -133,12 +153,55 @@ class Search:
         keeps its first result.
         """
         for family, config, value_ns in results:
-            self._free.pop((family, config), None)
-            if self._model is not None:
-                self._model.finish(family, config, value_ns)
+            self._learn(family, config, value_ns)
+            if self._study is not None and (family, config) in self._all:
+                self._study.finish((family, config), value_ns)
+
+    def _learn(self, family: str, config: Config, value_ns: float | None) -> None:
+        self._free.pop((family, config), None)
+        if self._model is not None:
+            self._model.finish(family, config, value_ns)
 
     def exclude(self, family: str, config: Config) -> None:
         """Never ask this row: it is in flight elsewhere. `load` may bring its result later."""
+        if self._study is not None:
+            self._study.drop((family, config))
+        self._withhold(family, config)
+
+    def _withhold(self, family: str, config: Config) -> None:
         self._free.pop((family, config), None)
         if self._model is not None:
             self._model.occupy(family, config)
+
+    def begin(self, family: str, config: Config) -> None:
+        """Never ask this row: it is in flight here, without having been asked."""
+        self._withhold(family, config)
+        if self._study is not None and (family, config) in self._all:
+            self._study.claim((family, config))
+
+    def give_up(self) -> None:
+        """What is in flight here will not be told; other tuners may have it."""
+        if self._study is not None:
+            self._study.drop_all()
+
+    def exchange(self) -> None:
+        """Take in what other tuners have begun, told and given up, and show that this one lives.
+
+        To be called every few seconds while anything is in flight; nothing without a study.
+        """
+        if self._study is None:
+            return
+        changes = self._study.changes()
+        for (family, config), value_ns in changes.results:
+            self._learn(family, config, value_ns)
+        for family, config in changes.taken:
+            self._withhold(family, config)
+        for row in changes.freed:
+            if row in self._all:
+                self._release(row)
+
+    def _release(self, row: Row) -> None:
+        self._free[row] = None
+        self._order = chain([row], self._order)
+        if self._model is not None:
+            self._model.release(*row)

@@ -225,6 +225,14 @@ class Guided:
         if process is not None and config in process.block.index:
             process.block.occupy(process.block.index[config])
 
+    def release(self, family: str, config: Config) -> None:
+        """This row may be chosen again."""
+        process = self._processes.get(family)
+        if process is not None and config in process.block.index:
+            row = process.block.index[config]
+            process.pending.discard(row)
+            process.block.release(row)
+
     def finish(self, family: str, config: Config, value_ns: float | None) -> None:
         """Add a result, whether the row was asked here or not."""
         process = self._processes.get(family)

@@ -86,6 +86,14 @@ class Block:
             self.free_count -= 1
             self.asked.append(row)
 
+    def release(self, row: int) -> None:
+        """The row is free again."""
+        if not self.free[row]:
+            self.free[row] = True
+            self.free_count += 1
+            self.asked.remove(row)
+            self._next = min(self._next, row)
+
     def next_free(self) -> int:
         """A random free row."""
         while not self.free[self._next]:

@@ -133,6 +133,16 @@ class Parzen:
         if block is not None and config in block.index:
             block.occupy(block.index[config])
 
+    def release(self, family: str, config: Config) -> None:
+        """This row may be chosen again."""
+        block = self._blocks.get(family)
+        if block is not None and config in block.index:
+            row = block.index[config]
+            block.release(row)
+            trial = self._trials.pop((family, row), None)
+            if trial is not None:
+                self._study.tell(trial, state=TrialState.FAIL)
+
     def finish(self, family: str, config: Config, value_ns: float | None) -> None:
         """Add a result, whether the row was asked here or not."""
         block = self._blocks.get(family)

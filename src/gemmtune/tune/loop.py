@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gemmtune.device import Device
 from gemmtune.executors import Executor, unheeded
@@ -37,6 +37,10 @@ from gemmtune.tune.known import Known
 from gemmtune.tune.options import TuneOptions, TuneResult
 from gemmtune.tune.relatives import relatives
 from gemmtune.tune.settle import TICK_S, Settled, Settler
+from gemmtune.tune.shared import open_study
+
+if TYPE_CHECKING:
+    from gemmtune.search.study import Storage
 
 T = TypeVar("T")
 
@@ -65,6 +69,7 @@ class Tuning:
         now: Callable[[], float],
         report: Report,
         interrupted: threading.Event,
+        storage: Storage | None = None,
     ) -> None:
         self._gemm = gemm
         self._executor = executor
@@ -84,6 +89,8 @@ class Tuning:
         self._drifts = ""
         self._reserve_s = 0.0
         self._gain = Gain(options.until_gain)
+        self._storage = storage
+        self._search: Search | None = None
 
     def run(self, number: int, count: int) -> TuneResult:
         """Tune until there is a reason to stop."""
@@ -169,7 +176,7 @@ class Tuning:
         # The baseline runs while the space is listed, which can take seconds.
         if self._known.default is None:
             self._submit(*self._known.baseline)
-        search = self._timed(self._open_search)
+        search = self._search = self._timed(self._open_search)
         stop: StopReason | None = None
         while True:
             stop = stop or self._stop() or self._fill(search)
@@ -178,7 +185,8 @@ class Tuning:
             self._wait(search)
 
     def _open_search(self) -> Search:
-        device, families = self._executor.device, self._families
+        device, versions = self._executor.device, self._executor.versions
+        families, policy = self._families, self._options.policy
         defaults = [(name, FAMILIES[name].default(self._gemm, device)) for name in families]
         search = Search(
             self._space(),
@@ -186,10 +194,11 @@ class Tuning:
             sampler=self._options.sampler,
             seed=self._options.seed,
             traits=self._traits,
+            study=open_study(self._storage, self._gemm, device, versions, policy),
         )
         self._report(SpaceListed(configs=search.size))
         for family, config in self._in_flight.values():
-            search.exclude(family, config)
+            search.begin(family, config)
         self._tell(search, self._known.rows)
         return search
 
@@ -294,6 +303,7 @@ class Tuning:
     def _wait(self, search: Search) -> None:
         """Take in one outcome, or notice that there is none yet."""
         outcome = self._executor.next(TICK_S)
+        self._timed(search.exchange)
         if outcome is None or outcome.job_id not in self._in_flight:
             self._report(Tick(in_flight=len(self._in_flight)))
             return
@@ -351,13 +361,15 @@ class Tuning:
 
     def _give_up(self) -> None:
         """Cancel what is in flight, as if it had never been tried."""
-        if not self._in_flight:
-            return
         try:
-            self._executor.cancel()
+            if self._in_flight:
+                self._executor.cancel()
         finally:
-            self._store.abandon(list(self._in_flight))
-            self._in_flight.clear()
+            if self._in_flight:
+                self._store.abandon(list(self._in_flight))
+                self._in_flight.clear()
+            if self._search is not None:
+                self._search.give_up()
 
     def _timed(self, function: Callable[[], T]) -> T:
         began_s = self._now()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from gemmtune.device import Device
 from gemmtune.errors import DeviceError, ProblemError
@@ -18,6 +19,9 @@ from gemmtune.tune.interrupt import interruptible
 from gemmtune.tune.loop import Tuning, searched_families
 from gemmtune.tune.options import TuneOptions, TuneResult
 
+if TYPE_CHECKING:
+    from gemmtune.search.study import Storage
+
 
 def tune(
     problems: Sequence[Gemm],
@@ -28,6 +32,7 @@ def tune(
     now: Callable[[], float] = time.monotonic,
     report: Report | None = None,
     budgets: Mapping[str, float] | None = None,
+    storage: Storage | None = None,
 ) -> list[TuneResult]:
     """Tune each problem in turn on the executor's device; same results, same seed, same course.
 
@@ -43,6 +48,7 @@ def tune(
         now: a clock in seconds.
         report: called with every event.
         budgets: seconds for some problems by key, instead of the options' budget.
+        storage: where the search is shared with tuners elsewhere; None: it is not.
 
     Returns:
         One result per problem begun, in order. The last has ``stop="interrupted"`` if it was.
@@ -62,7 +68,7 @@ def tune(
         for number, gemm in enumerate(todo, start=1):
             own_s = (budgets or {}).get(gemm.key, options.budget_s)
             own = replace(options, budget_s=own_s)
-            tuning = Tuning(gemm, executor, store, own, now, report, interrupted)
+            tuning = Tuning(gemm, executor, store, own, now, report, interrupted, storage)
             results.append(tuning.run(number, len(todo)))
             if results[-1].stop == "interrupted":
                 break
