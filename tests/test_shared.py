@@ -171,7 +171,12 @@ def assert_the_study_has(search: str, rows: list[Row]) -> None:
             time.sleep(0.2)
 
         measured = [(row.family, row.config.to_json()) for row in rows if row.status == "ok"]
-        assert sorted(map(str, trials("COMPLETE"))) == sorted(map(str, measured))
+        told = Counter(map(str, trials("COMPLETE")))
+        missing = Counter(map(str, measured))
+        missing.subtract(told)
+        # What was kept, but not told, when its tuner died; the next run tells it.
+        assert set(missing.values()) <= {0, 1}
+        assert missing.total() <= 1
         assert len(trials("PRUNED")) <= 1
 
 

@@ -134,6 +134,7 @@ class Study:
         self._own: dict[Row, int] = {}
         self._ended: set[Row] = set()
         self._taken: set[Row] = set()
+        self._late: dict[Row, float | None] = {}
         self._seen_s: dict[int, float] = {}
         self._vouched: set[int] = set()
 
@@ -165,7 +166,9 @@ class Study:
                     self._trials.set_trial_state_values(trial_id, state, values)
                 except UpdateFinishedTrialError:
                     trial_id = None  # it was silent for so long that others took it for dead
-            if trial_id is None and row not in self._ended:
+            if trial_id is None and row in self._taken:
+                self._late[row] = value_ns  # its tuner is about to tell, unless it dies
+            elif trial_id is None and row not in self._ended:
                 self._create(row, state, value_ns)
         self._ended.add(row)
 
@@ -196,6 +199,11 @@ class Study:
                     ended.setdefault(row, trial.value)
                 elif row not in self._own:
                     running.add(row)
+            for row in [row for row in self._late if row not in running]:
+                value_ns = self._late.pop(row)
+                if row not in ended:
+                    state = TrialState.PRUNED if value_ns is None else TrialState.COMPLETE
+                    self._create(row, state, value_ns)
         results = [(row, value) for row, value in ended.items() if row not in self._ended]
         self._ended |= ended.keys()
         taken = running - self._ended

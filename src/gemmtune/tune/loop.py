@@ -353,6 +353,7 @@ class Tuning:
         return min(RESERVE * self._options.budget_s, again * each_s / max(len(ran), 1))
 
     def _tell(self, search: Search, rows: Sequence[Row]) -> None:
+        search.exchange()  # whoever has measured a row is the one to tell it
         for row in rows:
             if row.status != "running":
                 search.load([(row.family, row.config, row.time_ns)])
