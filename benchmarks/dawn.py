@@ -10,8 +10,9 @@ spread is the interquartile range over the median.
 Needs `node` in PATH and GEMMTUNE_DAWN_MODULES. `scripts/coop-rootfs.sh run python
 benchmarks/dawn.py --pack FILE` puts both into a tar.xz for another machine (Linux, x86_64):
 
-    python3 -m tarfile -e FILE /tmp/dawn
-    export PATH=/tmp/dawn:$PATH GEMMTUNE_DAWN_MODULES=/tmp/dawn/node_modules PYTHONPATH=src
+    python3 -m tarfile -e FILE dist/dawn
+    export PATH=$PWD/dist/dawn:$PATH PYTHONPATH=src
+    export GEMMTUNE_DAWN_MODULES=$PWD/dist/dawn/node_modules
 """
 
 from __future__ import annotations
