@@ -19,9 +19,10 @@ record() {
 record tiled-f32-2048 --shape 2048x2048x2048 --family tiled \
     --where group_m=8,dims=static,vec=4,lanes_n=8,split_k=1
 record coopmat-f16-4096 --shape 4096x4096x4096 --dtype f16 --family coopmat \
-    --where pad=8,group_m=8,dims=static,checked=false,vec=4
-record coopmat-f16-16x4096 --shape 16x4096x4096 --dtype f16 --family coopmat
+    --where pad=8,group_m=8,dims=static,checked=false,order=stream_a,turns=1
+record coopmat-f16-16x4096 --shape 16x4096x4096 --dtype f16 --family coopmat \
+    --where split_k=1,subgroups_k=1
 record coopmat-f16-197x3072 --shape 197x3072x768 --dtype f16 --family coopmat \
-    --where pad=8,group_m=1,dims=static,vec=4
+    --where pad=8,group_m=1,dims=static,order=stream_a,turns=1,a_from=workgroup,b_from=workgroup,split_k=1,subgroups_k=1
 record tiled-f32-197x3072 --shape 197x3072x768 --family tiled \
     --where group_m=1,dims=static,vec=4,lanes_n=8,split_k=1

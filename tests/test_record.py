@@ -102,6 +102,19 @@ def test_a_larger_sample_goes_on_where_a_smaller_one_stopped(tmp_path: Path) -> 
     assert len(seen) == seen[-1].new == 30
 
 
+def test_a_file_goes_on_with_a_selection_that_has_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "one.json.gz"
+    narrow = record(GEMM, FakeExecutor(), path, tiled(where="tile_k=8", sample=5))
+    wide = record(GEMM, FakeExecutor(), path, tiled(where="tile_k=8,tile_k=16", sample=30))
+    before = path.read_bytes()
+
+    assert wide.rows[:5] == narrow.rows
+    assert wide.selected > narrow.selected
+    with pytest.raises(UsageError, match="configs that are not among the"):
+        record(GEMM, FakeExecutor(), path, tiled(where="tile_k=16", sample=40))
+    assert path.read_bytes() == before
+
+
 def test_a_file_recorded_in_another_way_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "one.json.gz"
     record(GEMM, FakeExecutor(), path, tiled(sample=5))
@@ -109,7 +122,7 @@ def test_a_file_recorded_in_another_way_is_left_alone(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="another policy; give another file"):
         record(GEMM, FakeExecutor(), path, tiled(sample=9, policy=QUICK))
-    with pytest.raises(UsageError, match="another gemm, selected"):
+    with pytest.raises(UsageError, match="another gemm; give another file"):
         record(Gemm(m=32, n=64, k=64), FakeExecutor(), path, tiled(sample=9))
     assert path.read_bytes() == before
 

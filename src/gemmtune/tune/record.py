@@ -182,7 +182,7 @@ class _Recording:
         self._now, self._report = now, report
         self._began_s = self._saved_s = now()
         configs = select(options.family, gemm, executor.device, options.where)
-        self.landscape = _resumed(gemm, executor, path, options, len(configs))
+        self.landscape = _resumed(gemm, executor, path, options, configs)
         self._rows = {row.config: row for row in self.landscape.rows}
         self._earlier = len(self._rows)
         order = _order(configs, FAMILIES[options.family].default(gemm, executor.device), options)
@@ -270,7 +270,7 @@ def _order(configs: list[Config], default: Config, options: RecordOptions) -> li
 
 
 def _resumed(
-    gemm: Gemm, executor: Executor, path: Path, options: RecordOptions, selected: int
+    gemm: Gemm, executor: Executor, path: Path, options: RecordOptions, configs: Sequence[Config]
 ) -> Landscape:
     """What is in the file, or a landscape without rows."""
     empty = Landscape(
@@ -278,7 +278,7 @@ def _resumed(
         gemm=gemm,
         family=options.family,
         where=options.where,
-        selected=selected,
+        selected=len(configs),
         seed=options.seed,
         policy=options.policy,
         versions=executor.versions,
@@ -288,12 +288,20 @@ def _resumed(
     if not path.exists():
         return empty
     found = Landscape.read(path)
-    names = [f.name for f in fields(Landscape) if f.name not in ("rows", "device")]
+    # Another selection goes on as well, as long as it has all that was recorded.
+    free = ("rows", "device", "where", "selected")
+    names = [f.name for f in fields(Landscape) if f.name not in free]
     differing = [name for name in names if getattr(found, name) != getattr(empty, name)]
     if found.device.key != empty.device.key:
         differing.append("device")
     if differing:
         raise UsageError(
             f"{path} was recorded with another {', '.join(differing)}; give another file"
+        )
+    outside = len({row.config for row in found.rows}.difference(configs))
+    if outside:
+        raise UsageError(
+            f"{path} holds {outside} configs that are not among the {len(configs)} selected now; "
+            "select them too, or give another file"
         )
     return replace(empty, rows=found.rows)
