@@ -1,6 +1,6 @@
 """What a kernel of native matrices spends its time on: variants that leave parts of it out.
 
-    python benchmarks/limits/coopmat_variants.py cuts distance tiles sources pairs > table.md
+    python benchmarks/limits/coopmat_variants.py all > table.md
 
 One kernel, f16 x f16 -> f32, C stored directly, sizes that tiles divide, compiled without checks,
 inputs in cache. A variant with a cut is wrong on purpose and only timed; every other is compared
@@ -118,8 +118,8 @@ class Side:
         return self.tile if self.along_k else v.tile_k
 
     def loads(self, v: Variant) -> int:
-        """Loads of one invocation per tile."""
-        return self.tile * v.tile_k // v.load // v.threads
+        """Loads of one invocation per tile; in the last, some may repeat another's."""
+        return -(-self.tile * v.tile_k // v.load // v.threads)
 
 
 def sides(v: Variant) -> tuple[Side, Side]:
@@ -149,7 +149,10 @@ def addresses(v: Variant, side: Side) -> list[str]:
     origin = "m0" if side.name == "a" else "n0"
     text = []
     for i in range(side.loads(v)):
-        q, r = f"(tid + {i * v.threads}u) % {line}u", f"(tid + {i * v.threads}u) / {line}u"
+        number, total = f"(tid + {i * v.threads}u)", side.tile * v.tile_k // v.load
+        if (i + 1) * v.threads > total:
+            number = f"min({number}, {total - 1}u)"
+        q, r = f"{number} % {line}u", f"{number} / {line}u"
         if side.along_k:
             base = f"(({origin} + {r}) * {side.ld}u) / {v.load}u + {q}"
         else:
@@ -369,6 +372,39 @@ SETS: dict[str, list[Variant]] = {
         Variant(group_m=8, grid=grid, pair=pair, cuts=cuts)
         for cuts in ((), ("kept loads", "products"))
         for grid, pair in ((0, 0), (264, 0), (264, 124), (264, 132), (264, 1))
+    ],
+    "parts": [
+        at(subgroups_m=sm, subgroups_n=sn, frags_m=fm, frags_n=fn, ahead=ahead)
+        for (sm, sn, fm, fn) in (
+            *((2, 2, 4, 4), (2, 2, 5, 4), (2, 2, 4, 5), (2, 2, 5, 5), (2, 2, 6, 4), (2, 2, 3, 6)),
+            *((2, 3, 5, 3), (3, 2, 3, 5), (2, 3, 4, 3), (3, 2, 3, 4), (2, 3, 6, 3), (3, 2, 4, 4)),
+            *((2, 4, 5, 2), (4, 2, 2, 5), (2, 4, 6, 2), (4, 2, 2, 6), (4, 2, 3, 4), (2, 4, 4, 3)),
+            *((2, 5, 5, 2), (5, 2, 2, 5), (4, 2, 3, 5), (2, 4, 5, 3), (1, 4, 10, 2), (1, 3, 8, 4)),
+            *((4, 2, 4, 4), (2, 4, 4, 4), (4, 3, 4, 4), (4, 4, 4, 3), (3, 3, 4, 4), (4, 4, 3, 3)),
+        )
+        for ahead in (0, 1)
+    ],
+    "shared": [
+        Variant(group_m=8, ahead=0, grid=grid, pair=pair, cuts=cuts)
+        for cuts in ((), ("kept loads", "products"))
+        for grid, pair in ((0, 0), (264, 0), (264, 124), (264, 132), (264, 1), (264, 66), (264, 2))
+    ],
+    "rounds": [
+        Variant(
+            m=m,
+            n=n,
+            subgroups_m=sm,
+            subgroups_n=sn,
+            frags_m=fm,
+            frags_n=fn,
+            ahead=0,
+            group_m=group_m,
+        )
+        for (sm, sn, fm, fn, m, n, group_m) in (
+            *((2, 2, 5, 4, 4160, 4096, 13), (2, 2, 4, 5, 4096, 4160, 8)),
+            *((2, 3, 5, 3, 4160, 4176, 13), (3, 2, 3, 5, 4176, 4160, 29)),
+            *((2, 4, 6, 2, 4224, 4096, 11), (2, 2, 5, 5, 4160, 4160, 13)),
+        )
     ],
 }
 

@@ -228,6 +228,8 @@ _DOT_LANES = (
 _COLUMN_LANES = (
     *((32, 1), (64, 1), (128, 1), (32, 2), (64, 2), (128, 2), (16, 4), (32, 4), (64, 4)),
     *((8, 8), (16, 8), (32, 8), (8, 16), (16, 16), (8, 32)),
+    # Enough workgroups for a large device without a split, and so without a second pass.
+    *((4, 16), (4, 32), (4, 64), (2, 64), (2, 128)),
 )
 
 
