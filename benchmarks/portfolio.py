@@ -1,6 +1,11 @@
-"""Times the shipped winners of every shape on every other shape, for `benchmarks/selection.py`.
+"""Times what selection may choose for each shape out of a tuned database, most useful pairs first.
 
-    python benchmarks/portfolio.py --db portfolio-h100.db [--dtype f16] [--shapes-file FILE]
+First what a lookup, the nearest tuned shape and the one best config would choose for each shape of
+the file, and for each tuned shape without its own results; then what small portfolios would; then
+the lookup's next choices; last all others. What a database of `--known` has is not measured again.
+
+    python benchmarks/portfolio.py --db portfolio.db [--dtype f16] [--shapes-file FILE]
+        [--tuned FILE.db] [--known FILE.db ...] [--limit-s 240]
 
 Results are kept the moment they are there; the same command goes on where it stopped.
 """
@@ -10,111 +15,156 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+
+from choices import Name, Times, Tuned, measured, only, portfolios
 
 from gemmtune import Gemm
 from gemmtune._data import data_path
 from gemmtune.executors import Executor, open_executor
 from gemmtune.job import Job, Policy
-from gemmtune.kernels import FAMILIES
-from gemmtune.kernels.base import Config
-from gemmtune.lookup.catalogue import Catalogue, Leader, signature_of
 from gemmtune.render import generator_hash, render
 from gemmtune.shapes import parse_dtype, read_shapes
 from gemmtune.store import Owner, Store
 
 LIMIT_S = 120.0
+WORKERS = 4
+"""Each prepares the operands of each shape again; compiling takes as long as two measurements."""
+NEXT_CHOICES, LIKELY = 4, 12
+"""Of a lookup's choices for a shape, so many come before the others."""
+
+Pair = tuple[Gemm, Name]
 
 
-def winners(device_key: str) -> list[Leader]:
-    """The fastest of each problem, with matrices and without, out of what ships."""
-    shipped = data_path("tuning.db")
-    signature = signature_of(shipped)
-    assert signature is not None
-    best: dict[tuple[str, bool], Leader] = {}
-    for leader in Catalogue(shipped, signature).leaders(device_key):
-        matrices = "cooperative-matrix" in FAMILIES[leader.family].features
-        best.setdefault((leader.key, matrices), leader)
-    return list(best.values())
+def tiers(tuned: Tuned, gemms: list[Gemm], times: Times) -> Iterator[list[Pair]]:
+    """Every pair that may count, in groups of falling use; within a group shape by shape."""
+    groups: list[list[Pair]] = [[] for _ in range(4)]
+    few = [only(tuned.leaders, names) for names in portfolios(tuned.leaders, times).values()]
+    for gemm in [*gemms, *(one for one in tuned.gemms.values() if one not in gemms)]:
+        known = [leader for leader in tuned.leaders if leader.key != gemm.key]
+        ranking = tuned.ranking(gemm, known)
+        rules = (tuned.lookup, tuned.nearest, tuned.one_best)
+        found = (
+            [rule(gemm, known, times) for rule in rules],
+            [tuned.lookup(gemm, leaders, times) for leaders in few] if gemm in gemms else [],
+            ranking[:NEXT_CHOICES],
+            ranking,
+        )
+        for group, names in zip(groups, found, strict=True):
+            group += [(gemm, name) for name in names if name]
+    # The last group is long: the likelier half of each shape's first.
+    last = groups.pop()
+    places: Counter[Gemm] = Counter()
+    likely: list[Pair] = []
+    for pair in last:
+        places[pair[0]] += 1
+        if places[pair[0]] <= LIKELY:
+            likely.append(pair)
+    yield from (*groups, likely, last)
 
 
-def pairs(
-    leaders: list[Leader], gemms: list[Gemm], executor: Executor
-) -> Iterator[tuple[Gemm, str, Config]]:
-    """Every winner on every shape of its kind that it is legal for."""
-    for gemm in gemms:
-        seen = set()
-        for leader in leaders:
-            config = leader.config
-            if FAMILIES[leader.family].check(config, gemm, executor.device):
-                # As a lookup does where a shape has edges.
-                config = replace(config, **({"checked": True} if config.unchecked else {}))
-            if leader.kind != gemm.kind or (leader.family, config) in seen:
-                continue
-            seen.add((leader.family, config))
-            if not FAMILIES[leader.family].check(config, gemm, executor.device):
-                yield gemm, leader.family, config
+def pairs(tuned: Tuned, gemms: list[Gemm], times: Times) -> list[Pair]:
+    """Those of `tiers` that were not measured yet, each once."""
+    every = (pair for tier in tiers(tuned, gemms, times) for pair in tier)
+    return [
+        (gemm, name) for gemm, name in dict.fromkeys(every) if name not in times.get(gemm.key, {})
+    ]
+
+
+class Run:
+    """Pairs on their way through an executor into a store."""
+
+    def __init__(self, store: Store, executor: Executor, policy: Policy, times: Times) -> None:
+        self._store, self._executor, self._policy = store, executor, policy
+        self._best = {key: min(known.values()) for key, known in times.items() if known}
+        self._owner = Owner.current("portfolio")
+        self._gemms: dict[int, Gemm] = {}
+        self.done = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Submitted and not back."""
+        return len(self._gemms)
+
+    def submit(self, gemm: Gemm, name: Name) -> None:
+        """Nothing happens if someone is at it."""
+        executor, (family, config) = self._executor, name
+        kernel = render(family, config, gemm, executor.device)
+        row = self._store.begin(
+            executor.device,
+            gemm,
+            family,
+            config,
+            generator_hash=generator_hash(family),
+            policy=self._policy,
+            versions=executor.versions,
+            seed=0,
+            owner=self._owner,
+            deadline_s=2 * LIMIT_S * (executor.capacity + 1),
+            needs=kernel.needs,
+        )
+        if row is not None:
+            best_ns = self._best.get(gemm.key)
+            executor.submit(Job(id=row, gemm=gemm, kernel=kernel, best_ns=best_ns))
+            self._gemms[row] = gemm
+
+    def collect(self) -> bool:
+        """Waits for one; whether there was one."""
+        outcome = self._executor.next()
+        if outcome is None:
+            return False
+        self._store.finish(outcome.job_id, outcome)
+        key = self._gemms.pop(outcome.job_id).key
+        time_ns = getattr(outcome.result, "time_ns", None)
+        if time_ns is not None:
+            self._best[key] = min(time_ns, self._best.get(key, time_ns))
+        self.done += 1
+        return True
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--db", required=True, type=Path, help="database to keep the times in")
+    parser.add_argument("--tuned", type=Path, default=data_path("tuning.db"), help="choose from it")
+    parser.add_argument(
+        "--known", nargs="*", type=Path, default=[], help="not again what these have"
+    )
     parser.add_argument("--adapter", default="", help="as `gemmtune tune --adapter`")
     parser.add_argument("--dtype", default="f16", help="as `gemmtune tune --dtype`")
-    parser.add_argument("--shapes-file", help="instead of the shapes that ship")
+    parser.add_argument("--shapes-file", help="shapes beside the tuned ones")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="processes that compile")
     parser.add_argument("--limit-s", type=float, default=540.0, help="stop after so long")
     args = parser.parse_args()
-    started, owner = time.monotonic(), Owner.current("portfolio")
-    policy = Policy()
+    started, policy = time.monotonic(), Policy()
+    a, b, c, acc = parse_dtype(args.dtype)
+    kind = Gemm(m=1, n=1, k=1, a=a, b=b, c=c, acc=acc).kind
+    gemms = list(read_shapes(args.shapes_file, args.dtype)) if args.shapes_file else []
     with Store.open(args.db) as store:
-        executor = open_executor(f"local:{args.adapter}", policy=policy, memory=store)
+        executor = open_executor(
+            f"local:{args.adapter}", policy=policy, memory=store, workers=args.workers
+        )
         executor.on_grant = store.grant
-        leaders = winners(executor.device.key)
-        gemms = list({leader.key: leader.gemm for leader in leaders}.values())
-        if args.shapes_file:
-            gemms = list(read_shapes(args.shapes_file, args.dtype))
-        dtypes = parse_dtype(args.dtype)
-        gemms = [g for g in gemms if (g.a, g.b, g.c, g.acc) == tuple(dtypes)]
-        todo = list(pairs(leaders, gemms, executor))
-        print(f"{len(todo)} pairs of config and shape on {executor.device.key}", file=sys.stderr)
-        waiting, done, in_flight = iter(todo), 0, 0
+        key = executor.device.key
+        tuned = Tuned(args.tuned, key, kind, (gemm.key for gemm in gemms))
+        times = measured([args.tuned, *args.known, args.db], key)
+        todo = pairs(tuned, gemms, times)
+        print(f"{len(todo)} pairs of config and shape on {key}", file=sys.stderr)
+        waiting, run, late = iter(todo), Run(store, executor, policy, times), False
         while True:
             late = time.monotonic() - started > args.limit_s
-            while not late and in_flight < executor.capacity:
+            while not late and run.in_flight < 2 * executor.capacity:
                 pair = next(waiting, None)
                 if pair is None:
                     break
-                gemm, family, config = pair
-                kernel = render(family, config, gemm, executor.device)
-                row = store.begin(
-                    executor.device,
-                    gemm,
-                    family,
-                    config,
-                    generator_hash=generator_hash(family),
-                    policy=policy,
-                    versions=executor.versions,
-                    seed=0,
-                    owner=owner,
-                    deadline_s=2 * LIMIT_S * (executor.capacity + 1),
-                    needs=kernel.needs,
-                )
-                if row is not None:
-                    executor.submit(Job(id=row, gemm=gemm, kernel=kernel))
-                    in_flight += 1
-            if not in_flight:
+                run.submit(*pair)
+            if not run.in_flight or not run.collect():
                 break
-            outcome = executor.next()
-            if outcome is None:
-                break
-            store.finish(outcome.job_id, outcome)
-            in_flight, done = in_flight - 1, done + 1
-            if done % 25 == 0:
-                print(f"{done} done, {time.monotonic() - started:.0f} s", file=sys.stderr)
+            if run.done % 25 == 0:
+                print(f"{run.done} done, {time.monotonic() - started:.0f} s", file=sys.stderr)
         executor.close()
-    print(f"{done} measured, {'stopped by the limit' if late else 'all there is'}")
+    print(f"{run.done} measured, {'stopped by the limit' if late else 'all there is'}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""What selecting for untuned shapes is worth: leave-one-out over the tuned shapes that ship.
+"""What selecting for untuned shapes is worth: leave-one-out, and on shapes never tuned. No GPU.
 
 Each tuned shape in turn is taken out of the database, a config is selected for it from what the
-other shapes left, and its measured time there is compared with the fastest that was measured.
-Beside the rule that lookups follow stand the nearest tuned shape and one config for all. No GPU.
-A choice that was never measured on the shape counts for nothing and is shown as such;
-`benchmarks/portfolio.py` measures them on the device.
+other shapes left, and its time there is compared with the fastest that was measured. Shapes of a
+file are treated alike as far as `--reference`, where they were tuned for comparison only, has them;
+nothing of theirs is chosen from. Beside the rule that lookups follow stand the nearest tuned shape
+and one config for all; then what lookups reach with fewer configs to choose from. A choice that was
+never measured on the shape counts for nothing and is shown as such; `benchmarks/portfolio.py`
+measures them on the device.
 
-    python benchmarks/selection.py [--times FILE.db ...] [--json FILE]
+    python benchmarks/selection.py [--reference FILE.db] [--times FILE.db ...]
+        [--write docs/selection.md] [--json FILE]
 """
 
 from __future__ import annotations
@@ -14,145 +17,205 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sqlite3
-from collections import defaultdict
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from choices import Name, Times, Tuned, measured, only, portfolios, text_of
+
 from gemmtune import Gemm
 from gemmtune._data import data_path
-from gemmtune.lookup import distance
-from gemmtune.lookup.candidates import Search
-from gemmtune.lookup.catalogue import Catalogue, Leader, signature_of
+from gemmtune.shapes import read_shapes
 
+HERE = Path(__file__).parent
 KEY = "vulkan/10de-2330/nvidia-h100-80gb-hbm3/580.159.04"
-SHIPPED = data_path("tuning.db")
-MEASURED = Path(__file__).parent / "results" / "portfolio-h100.db"
-QUERY = """
-SELECT p.key, m.family, m.config, m.time_ns FROM measurements m
-JOIN devices d ON d.id = m.device_id JOIN problems p ON p.id = m.problem_id
-WHERE m.status = 'ok' AND d.key = ? AND m.policy = '1/cold/0.05s/7'
-"""
-
-Times = dict[str, dict[tuple[str, str], float]]
-"""By problem and config: nanoseconds."""
+UNTUNED = HERE / "shapes" / "untuned.txt"
+REFERENCE = HERE / "results" / "untuned-h100.db"
+MEASURED = HERE / "results" / "portfolio-h100.db"
+RULES = {"lookup": "lookup", "nearest neighbour": "nearest", "one best config": "one_best"}
+BEGIN, END = "<!-- selection: begin -->", "<!-- selection: end -->"
 
 
-def canonical(text: str) -> str:
-    """A config as text that is equal for equal configs; 1 for a split that older rows lack."""
-    return json.dumps({"split_k": 1} | json.loads(text), sort_keys=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a rule reaches on some shapes."""
+
+    shares: dict[str, float | None]
+    """Of the fastest, by shape; None: the choice was never measured there."""
+    choices: dict[str, str]
+    """What was chosen, as text."""
+
+    @property
+    def known(self) -> list[float]:
+        """The shares that were measured."""
+        return [share for share in self.shares.values() if share is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Geometric mean of those known."""
+        known = self.known
+        return math.exp(sum(map(math.log, known)) / len(known)) if known else None
+
+    @property
+    def worst(self) -> float | None:
+        """Least of those known."""
+        return min(self.known, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, with the summary."""
+        return {
+            "shapes": len(self.shares),
+            "measured": len(self.known),
+            "geometric_mean": self.mean,
+            "worst": self.worst,
+            "shares": self.shares,
+            "choices": self.choices,
+        }
 
 
-def measured(paths: Iterable[Path]) -> Times:
-    """Every time that was measured; the fastest where several were."""
-    times: Times = defaultdict(dict)
-    for path in paths:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-        for problem, family, config, time_ns in connection.execute(QUERY, (KEY,)):
-            name = (family, canonical(config))
-            times[problem][name] = min(time_ns, times[problem].get(name, math.inf))
-        connection.close()
-    return times
+def judge(chosen: dict[str, tuple[Gemm, Name | None]], times: Times) -> Result:
+    """How good choices are, by `Gemm.key`."""
+    shares: dict[str, float | None] = {}
+    for key, (gemm, name) in chosen.items():
+        here = times.get(key, {})
+        time_ns = None if name is None else here.get(name)
+        shares[gemm.shape] = None if time_ns is None else min(here.values()) / time_ns
+    choices = {gemm.shape: " ".join(text_of(name)) for gemm, name in chosen.values() if name}
+    return Result(shares=shares, choices=choices)
 
 
-class Shapes:
-    """The tuned shapes of one kind, and the rules that choose for them."""
-
-    def __init__(self, catalogue: Catalogue, kind: str, times: Times) -> None:
-        self.all = [leader for leader in catalogue.leaders(KEY) if leader.kind == kind]
-        self.gemms = {leader.key: leader.gemm for leader in self.all}
-        self.catalogue = catalogue
-        self.times = times
-
-    def without(self, key: str) -> list[Leader]:
-        """What is left of the database when ``key`` is taken out."""
-        return [leader for leader in self.all if leader.key != key]
-
-    def predicted(self, gemm: Gemm, rest: list[Leader]) -> tuple[str, str]:
-        """What a lookup takes."""
-        self.catalogue._leaders[KEY] = tuple(rest)
-        self.catalogue._speeds.clear()
-        found = Search((self.catalogue,), gemm, KEY, None, None).answer()
-        return found.family, canonical(json.dumps(found.config.to_json()))
-
-    def nearest(self, gemm: Gemm, rest: list[Leader]) -> tuple[str, str]:
-        """The fastest config of the nearest shape."""
-        one = min(rest, key=lambda leader: (distance(leader.gemm, gemm), leader.time_ns))
-        return one.family, canonical(one.text)
-
-    def best_for_all(self, _: Gemm, rest: list[Leader]) -> tuple[str, str]:
-        """The winner that does best on the other shapes; unmeasured counts as half as fast."""
-        others = {leader.key for leader in rest}
-        best = {key: min(self.times[key].values()) for key in others}
-
-        def score(name: tuple[str, str]) -> float:
-            shares = [best[key] / self.times[key].get(name, 2 * best[key]) for key in others]
-            return sum(map(math.log, shares))
-
-        return max({(leader.family, canonical(leader.text)) for leader in rest}, key=score)
-
-
-def leave_one_out(shapes: Shapes, rule: str) -> dict[str, float | None]:
-    """Share of the optimum by shape; None where the choice was never measured there."""
-    found: dict[str, float | None] = {}
-    for key, gemm in shapes.gemms.items():
-        name = getattr(shapes, rule)(gemm, shapes.without(key))
-        time_ns = shapes.times[key].get(name)
-        found[key] = None if time_ns is None else min(shapes.times[key].values()) / time_ns
+def by_rule(tuned: Tuned, gemms: dict[str, Gemm], times: Times) -> dict[str, Result]:
+    """Every rule on every shape, each without what was measured of that shape itself."""
+    found = {}
+    for label, rule in RULES.items():
+        chosen = {}
+        for key, gemm in gemms.items():
+            rest = [leader for leader in tuned.leaders if leader.key != key]
+            chosen[key] = (gemm, getattr(tuned, rule)(gemm, rest, times) if rest else None)
+        found[label] = judge(chosen, times)
     return found
 
 
-def summary(shares: dict[str, float | None]) -> dict[str, Any]:
-    known = [share for share in shares.values() if share is not None]
-    mean = math.exp(sum(map(math.log, known)) / len(known)) if known else None
-    return {
-        "shapes": len(shares),
-        "measured": len(known),
-        "geometric_mean": mean,
-        "worst": min(known, default=None),
-    }
+def by_number(tuned: Tuned, gemms: dict[str, Gemm], times: Times) -> dict[int, dict[str, Result]]:
+    """Lookups that may choose among so many configs only, and the best choice among them."""
+    found = {}
+    for number, names in portfolios(tuned.leaders, times).items():
+        few = only(tuned.leaders, names)
+        taken = {key: (gemm, tuned.lookup(gemm, few, times)) for key, gemm in gemms.items()}
+        best = {}
+        for key, gemm in gemms.items():
+            fitting = {name for leader in few if (name := tuned.fitting(leader, gemm))}
+            there = {name: t for name, t in times.get(key, {}).items() if name in fitting}
+            best[key] = (gemm, min(there, key=lambda one: there[one], default=None))
+        found[number] = {"lookup": judge(taken, times), "best choice": judge(best, times)}
+    return found
 
 
 def percent(share: float | None) -> str:
+    """For a table."""
     return "-" if share is None else f"{100 * share:.0f} %"
+
+
+def table(results: dict[str, Result]) -> list[str]:
+    """Rules side by side, as Markdown."""
+    lines = [f"| | {' | '.join(results)} |", f"| --- |{' ---: |' * len(results)}"]
+    rows = {
+        "geometric mean": [percent(one.mean) for one in results.values()],
+        "worst": [percent(one.worst) for one in results.values()],
+        "measured": [f"{len(one.known)} of {len(one.shares)}" for one in results.values()],
+    }
+    return lines + [f"| {label} | {' | '.join(cells)} |" for label, cells in rows.items()]
+
+
+def curve(numbers: dict[int, dict[str, Result]]) -> list[str]:
+    """What a number of configs is worth, as Markdown."""
+    lines = [
+        "| configs | lookup | worst | measured | best choice among them | worst | measured |",
+        f"| ---: |{' ---: |' * 6}",
+    ]
+    for number, both in numbers.items():
+        cells = [
+            f"{percent(one.mean)} | {percent(one.worst)} | {len(one.known)} of {len(one.shares)}"
+            for one in both.values()
+        ]
+        lines.append(f"| {number} | {' | '.join(cells)} |")
+    return lines
+
+
+def per_shape(results: dict[str, Result]) -> list[str]:
+    """Every shape's share, as text in columns."""
+    lines = [f"{'shape':20}" + "".join(f"{label:>20}" for label in results)]
+    for shape in next(iter(results.values())).shares:
+        cells = (percent(one.shares[shape]) for one in results.values())
+        lines.append(f"{shape:20}" + "".join(f"{cell:>20}" for cell in cells))
+    return lines
+
+
+def sections(args: argparse.Namespace, everything: dict[str, Any]) -> list[str]:
+    """Of each dtype that was tuned, as Markdown; ``everything`` gets the numbers."""
+    references = [args.reference] if args.reference.exists() else []
+    tried = measured(references, args.device)
+    times = measured([args.tuned, *references, *args.times], args.device)
+    lines: list[str] = []
+    for dtype in args.dtype:
+        untuned = {gemm.key: gemm for gemm in read_shapes(args.shapes_file, dtype)}
+        kind = next(iter(untuned.values())).kind
+        tuned = Tuned(args.tuned, args.device, kind, untuned)
+        if not tuned.leaders:
+            continue
+        alone = by_rule(tuned, tuned.gemms, times)
+        lines += [f"{dtype}, {len(tuned.gemms)} tuned shapes, each left out in turn:", ""]
+        lines += [*table(alone), ""]
+        found: dict[str, Any] = {"leave_one_out": {k: one.to_json() for k, one in alone.items()}}
+        if not args.quiet:
+            print("\n".join([f"\n{kind}, left out one at a time", *per_shape(alone)]))
+        there = {key: gemm for key, gemm in untuned.items() if tried.get(key)}
+        if there:
+            fresh, numbers = by_rule(tuned, there, times), by_number(tuned, there, times)
+            lines += [f"{dtype}, {len(there)} shapes that were never tuned:", "", *table(fresh), ""]
+            lines += ["The same by the number of configs to choose from:", "", *curve(numbers), ""]
+            found["never_tuned"] = {k: one.to_json() for k, one in fresh.items()}
+            found["by_number"] = {
+                n: {k: one.to_json() for k, one in both.items()} for n, both in numbers.items()
+            }
+            if not args.quiet:
+                print("\n".join([f"\n{kind}, never tuned", *per_shape(fresh)]))
+        everything[kind] = found
+    return lines
+
+
+def write(path: Path, lines: list[str]) -> None:
+    """Puts the tables between the marks of a Markdown file."""
+    before, begin, rest = path.read_text("utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{path} has no lines {BEGIN} and {END}; the tables go between them")
+    text = "\n".join(lines).rstrip()
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", "utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--times", nargs="*", type=Path, help="databases with more measured times")
-    parser.add_argument("--json", help="file to write the shares to")
+    add = parser.add_argument
+    add("--tuned", type=Path, default=data_path("tuning.db"), help="database to choose from")
+    add("--device", default=KEY, help="key of the device")
+    add("--reference", type=Path, default=REFERENCE, help="where those of the file were tuned")
+    add("--times", nargs="*", type=Path, help="databases with more measured times")
+    add("--shapes-file", type=Path, default=UNTUNED, help="shapes that were never tuned")
+    add("--dtype", nargs="*", default=["f16", "f32"], help="as `gemmtune tune --dtype`")
+    add("--write", type=Path, help="Markdown file whose marked part is replaced by the tables")
+    add("--json", type=Path, help="file to write every share and choice to")
+    add("--quiet", action="store_true", help="tables only, no single shapes")
     args = parser.parse_args()
-    more = args.times if args.times is not None else [MEASURED] if MEASURED.exists() else []
-    times = measured([SHIPPED, *more])
-    rules = {
-        "lookup": "predicted",
-        "nearest neighbour": "nearest",
-        "one best config": "best_for_all",
-    }
+    if args.times is None:
+        args.times = [MEASURED] if MEASURED.exists() else []
     everything: dict[str, Any] = {}
-    for kind in sorted({key.partition(":")[2] for key in times}):
-        signature = signature_of(SHIPPED)
-        assert signature is not None
-        shapes = Shapes(Catalogue(SHIPPED, signature), kind, times)
-        if not shapes.all:
-            continue
-        found = {name: leave_one_out(shapes, rule) for name, rule in rules.items()}
-        everything[kind] = found
-        print(f"\n{kind}, {len(shapes.gemms)} shapes left out one at a time")
-        print(f"{'shape':20}" + "".join(f"{name:>20}" for name in rules))
-        for key, gemm in shapes.gemms.items():
-            print(
-                f"{gemm.shape:20}" + "".join(f"{percent(found[name][key]):>20}" for name in rules)
-            )
-        for label, field in (("geometric mean", "geometric_mean"), ("worst", "worst")):
-            row = [percent(summary(found[name])[field]) for name in rules]
-            print(f"{label:20}" + "".join(f"{text:>20}" for text in row))
-        counts = [f"{summary(found[n])['measured']} of {len(shapes.gemms)}" for n in rules]
-        print(f"{'measured':20}" + "".join(f"{text:>20}" for text in counts))
+    lines = sections(args, everything)
+    print("\n" + "\n".join(lines))
+    if args.write:
+        write(args.write, lines)
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(everything, file, indent=1)
+        args.json.write_text(json.dumps(everything, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -182,6 +182,17 @@ def test_few_workgroups_are_predicted_to_take_whole_waves(store: Store, path: Pa
     assert twice.time_ns == pytest.approx(15e3 + 2 * (1e5 - 15e3))
 
 
+def test_small_workgroups_share_a_multiprocessor(store: Store, path: Path) -> None:
+    # Tiles of 8 x 8 have 64 invocations each: 512 of them at once, not 128.
+    add(store, 1e5, config_of(63), gemm=Gemm(m=256, n=128, k=1024))
+    traffic = replace(size(4096, 4096, 4096), a="f16", b="f16")
+    add(store, 1e5, gemm=traffic)
+    half = lookup(Gemm(m=128, n=128, k=1024), DEVICE.key, path=path)
+    assert half.time_ns == pytest.approx(1e5)
+    twice = lookup(Gemm(m=256, n=256, k=1024), DEVICE.key, path=path)
+    assert twice.time_ns == pytest.approx(15e3 + 2 * (1e5 - 15e3))
+
+
 def test_a_config_measured_twice_is_predicted_from_the_nearer_problem(
     store: Store, path: Path
 ) -> None:

@@ -5,6 +5,7 @@ The rule is that of `gemmtune.lookup`, but that kernels are only taken as they w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +103,8 @@ def candidates(document: Document, gemm: Gemm, able: Able) -> list[Chosen]:
 def _predicted(
     document: Document, kernel: Portable, time_ns: float, measured: Gemm, gemm: Gemm
 ) -> float:
-    speed, rule = document.speed, kernel.passes[0].workgroups
-    moved = speed.predict(time_ns, rule.of(measured), rule.of(gemm), measured.k, gemm.k)
+    speed, first = document.speed, kernel.passes[0]
+    before, after = first.workgroups.of(measured), first.workgroups.of(gemm)
+    each = math.prod(first.workgroup_size)
+    moved = speed.predict(time_ns, before, after, measured.k, gemm.k, each)
     return max(moved, speed.least_ns(gemm))

@@ -37,26 +37,27 @@ const fits = ({ dialect, needs, valid }, g, able) => (!dialect || dialect === ab
 const doublings = (g, h) => Math.round(1e6 * Math.sqrt(ALL.reduce((sum, s) =>
 	sum + Math.log2(Math.max(g[s], 1) / Math.max(h[s], 1)) ** 2, 0))) / 1e6;
 
-function predict(model, rule, time, from, to) {
+function predict({ at_once, busy = 1, launch_ns, bytes_per_ns }, one, time, from, to) {
+	const [x, y, z] = one.workgroup_size, all = at_once * Math.max(busy / (x * y * z), 1);
 	const work = (g) => {
-		const waves = count(rule, g) / model.at_once;
-		return (waves > 4 ? waves : Math.max(Math.ceil(waves), 1)) * Math.max(g.k, 1);
+		const w = count(one.workgroups, g) / all;
+		return Math.max(w > 4 ? w : Math.ceil(w), 1) * Math.max(g.k, 1);
 	};
-	return Math.max(model.launch_ns + (time - model.launch_ns) * work(to) / work(from),
-		model.bytes_per_ns ? traffic(to) / model.bytes_per_ns : 0);
+	return Math.max(launch_ns + (time - launch_ns) * work(to) / work(from),
+		traffic(to) / (bytes_per_ns || Infinity));
 }
 export function candidates(doc, given, able) {
 	const g = problem(given), exact = [], near = {};
 	const good = (id) => id && fits(doc.kernels[id], g, able);
-	for (const { problem: measured, results } of doc.problems) {
-		const h = problem(measured);
+	for (const { problem: tuned, results } of doc.problems) {
+		const h = problem(tuned);
 		if (kind(h) !== kind(g)) continue;
 		for (const { kernel, general, time_ns } of results) {
 			const id = [kernel, general].find(good), far = doublings(g, h);
 			if (same(g, h)) {
 				if (id === kernel) exact.push({ id, source: "exact", time_ns });
 			} else if (id && !(near[id]?.far <= far)) {
-				const time = predict(doc.model, doc.kernels[id].passes[0].workgroups, time_ns, h, g);
+				const time = predict(doc.model, doc.kernels[id].passes[0], time_ns, h, g);
 				near[id] = { id, source: "near", time_ns: time, far, rank: time * (1 + 0.05 * far) };
 			}
 		}

@@ -181,10 +181,11 @@ class Search:
             leader = self._checked(measured)
             try:
                 before, after = leader.workgroups(leader.gemm), leader.workgroups(gemm)
+                each = leader.invocations
             except (TypeError, ValueError, ArithmeticError):
                 continue  # values no tuner writes, or fields of another version
             far = distance(leader.gemm, gemm)
-            time_ns = speed.predict(leader.time_ns, before, after, leader.gemm.k, gemm.k)
+            time_ns = speed.predict(leader.time_ns, before, after, leader.gemm.k, gemm.k, each)
             time_ns = max(time_ns, least_ns)
             rank = (leader.stale, leader.unusual, time_ns * like * doubt(far), far)
             candidate = Candidate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import closing
 from dataclasses import dataclass
@@ -91,6 +92,15 @@ class Leader:
         return each * tiles(gemm, config.tile_m, config.tile_n)
 
     @property
+    def invocations(self) -> int:
+        """Of one workgroup of the first pass.
+
+        Raises:
+            ConfigError: as `config`.
+        """
+        return _invocations(self.family, self.config, self.gemm)
+
+    @property
     def stale(self) -> bool:
         """The template has changed since."""
         return self.then.generator_hash != generator_hash(self.family)
@@ -110,6 +120,11 @@ def _config(family: str, text: str) -> Config:
 def _workgroups_per_tile(family: str, config: Any, gemm: Gemm) -> float:
     first = FAMILIES[family].launch(config, gemm)[0]
     return first.workgroups / max(tiles(gemm, config.tile_m, config.tile_n), 1)
+
+
+@lru_cache(maxsize=4096)
+def _invocations(family: str, config: Any, gemm: Gemm) -> int:
+    return math.prod(FAMILIES[family].launch(config, gemm)[0].workgroup_size)
 
 
 def generator_hash(family: str) -> str:

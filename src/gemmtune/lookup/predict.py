@@ -1,8 +1,8 @@
 """How long a config will take on a problem it was not measured on. Looks nothing up.
 
-A config's time is that of its waves: so many workgroups run at once, and each takes time in
-proportion to k. On top of that comes what a launch costs, and no product is faster than its memory
-traffic. `gemmtune.js` computes the same.
+A config's time is that of its waves: so many workgroups run at once, more of small ones, and each
+takes time in proportion to k. On top of that comes what a launch costs, and no product is faster
+than its memory traffic. `gemmtune.js` computes the same.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from gemmtune.kernels.base import ceil_div
 from gemmtune.problem import Gemm
 
 AT_ONCE = {"discrete": 128, "integrated": 32, "cpu": 8}
-"""Workgroups that run at once, by type of adapter: nothing in WebGPU tells how many there are. On
-an H100, which has 132 multiprocessors, anything from 100 to 300 predicts equally well."""
+"""Large workgroups that run at once, by type of adapter: nothing in WebGPU tells how many
+multiprocessors there are. An H100 has 132; with 100 or 160 it is predicted half as well."""
 AT_ONCE_OTHERWISE = 64
+BUSY = {"cpu": 1}
+"""Invocations that keep a multiprocessor busy: smaller workgroups share one and take no longer for
+it, larger ones have it to themselves. A core is busy with one. By type of adapter."""
+BUSY_OTHERWISE = 256
 EVEN_FROM_WAVES = 4
 """From so many waves on the last, partly filled one does not matter any more."""
 LAUNCH_NS = 15_000.0
@@ -35,7 +39,9 @@ class Speed:
     """What is known of a device apart from its single results."""
 
     at_once: int
-    """Workgroups that run at once."""
+    """Workgroups that run at once, if they are large."""
+    busy: int
+    """Invocations from which on a workgroup is large; of smaller ones more run at once."""
     launch_ns: float
     """Part of each time that does not depend on the problem."""
     bytes_per_ns: float
@@ -48,17 +54,24 @@ class Speed:
         shortest = min((time_ns for _, time_ns in known), default=0.0)
         return cls(
             at_once=AT_ONCE.get(adapter_type, AT_ONCE_OTHERWISE),
+            busy=BUSY.get(adapter_type, BUSY_OTHERWISE),
             launch_ns=min(LAUNCH_NS, LAUNCH_SHARE * shortest),
             bytes_per_ns=max((gemm.traffic_bytes / t for gemm, t in known), default=0.0),
         )
 
-    def waves(self, workgroups: float) -> float:
-        """How often all that runs at once must run."""
-        full = workgroups / self.at_once
+    def waves(self, workgroups: float, invocations: int) -> float:
+        """How often all that runs at once must run, of workgroups of so many invocations."""
+        full = workgroups / (self.at_once * max(self.busy / invocations, 1.0))
         return full if full > EVEN_FROM_WAVES else max(math.ceil(full), 1)
 
     def predict(
-        self, time_ns: float, before: float, after: float, k_before: int, k_after: int
+        self,
+        time_ns: float,
+        before: float,
+        after: float,
+        k_before: int,
+        k_after: int,
+        invocations: int,
     ) -> float:
         """Nanoseconds that a config takes for another problem, but for its memory traffic.
 
@@ -68,8 +81,10 @@ class Speed:
             after: workgroups that it takes now.
             k_before: length of the sums there.
             k_after: length of the sums now.
+            invocations: of one workgroup.
         """
-        work = self.waves(after) * max(k_after, 1) / (self.waves(before) * max(k_before, 1))
+        work = self.waves(after, invocations) * max(k_after, 1)
+        work /= self.waves(before, invocations) * max(k_before, 1)
         return self.launch_ns + (time_ns - self.launch_ns) * work
 
     def least_ns(self, gemm: Gemm) -> float:

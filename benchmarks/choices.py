@@ -1,0 +1,135 @@
+"""What three rules choose for a shape out of a database of tuned ones, and times by config.
+
+Used by `selection.py`, which compares the choices, and `portfolio.py`, which measures them.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gemmtune import Gemm
+from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.base import Config
+from gemmtune.lookup import distance
+from gemmtune.lookup.candidates import Search
+from gemmtune.lookup.catalogue import Catalogue, Leader, signature_of
+from gemmtune.schema import USUAL_POLICY, parse_config, read_only_uri
+
+Name = tuple[str, Config]
+"""Family and config."""
+Times = dict[str, dict[Name, float]]
+"""By problem and config: nanoseconds."""
+
+SIZES = (1, 2, 4, 8, 16)
+"""Numbers of configs whose worth is told; and all there are."""
+
+QUERY = """
+SELECT p.key, m.family, m.config, m.time_ns FROM measurements m
+JOIN devices d ON d.id = m.device_id JOIN problems p ON p.id = m.problem_id
+WHERE m.status = 'ok' AND d.key = ? AND m.policy = ?
+"""
+
+
+def measured(paths: Iterable[Path], device_key: str) -> Times:
+    """Every time that was measured on a device; the fastest where several were."""
+    times: Times = defaultdict(dict)
+    for path in paths:
+        connection = sqlite3.connect(read_only_uri(path), uri=True)
+        for problem, family, config, time_ns in connection.execute(
+            QUERY, (device_key, USUAL_POLICY)
+        ):
+            name = (family, parse_config(family, config))
+            times[problem][name] = min(time_ns, times[problem].get(name, math.inf))
+        connection.close()
+    return times
+
+
+class Tuned:
+    """The tuned shapes of one kind on one device, less those that must not be known."""
+
+    def __init__(self, path: Path, device_key: str, kind: str, unknown: Iterable[str] = ()) -> None:
+        signature = signature_of(path)
+        if signature is None:
+            raise SystemExit(f"there is no database at {path}; give one that was tuned")
+        hidden = set(unknown)
+        self._catalogue = Catalogue(path, signature)
+        self.device_key = device_key
+        self.leaders = [
+            leader
+            for leader in self._catalogue.leaders(device_key)
+            if leader.kind == kind and leader.key not in hidden and not leader.unusual
+        ]
+        self.gemms = {leader.key: leader.gemm for leader in self.leaders}
+
+    def fitting(self, leader: Leader, gemm: Gemm) -> Name | None:
+        """Its config for ``gemm``, with bounds checks where edges need them; None: not legal."""
+        family, config = FAMILIES[leader.family], leader.config
+        if family.check(config, gemm, leader.device) and config.unchecked:
+            config = replace(config, **{"checked": True})
+        return None if family.check(config, gemm, leader.device) else (leader.family, config)
+
+    def ranking(self, gemm: Gemm, rest: Sequence[Leader]) -> list[Name]:
+        """What a lookup that knows ``rest`` would take, best first."""
+        self._catalogue._leaders[self.device_key] = tuple(rest)
+        self._catalogue._speeds.clear()
+        search = Search((self._catalogue,), gemm, self.device_key, None, None)
+        found = [(one.family, one.config) for one in search._answers()]
+        return list(dict.fromkeys(found))
+
+    def lookup(self, gemm: Gemm, rest: Sequence[Leader], _: Times) -> Name | None:
+        """What a lookup takes."""
+        return next(iter(self.ranking(gemm, rest)), None)
+
+    def nearest(self, gemm: Gemm, rest: Sequence[Leader], _: Times) -> Name | None:
+        """The fastest legal config of the nearest shape that has one."""
+        near = sorted(rest, key=lambda one: (distance(one.gemm, gemm), one.time_ns))
+        return next((name for one in near if (name := self.fitting(one, gemm))), None)
+
+    def one_best(self, gemm: Gemm, rest: Sequence[Leader], times: Times) -> Name | None:
+        """The legal winner that does best on the other shapes."""
+        names = {name for one in rest if (name := self.fitting(one, gemm))}
+        others = {one.key: one.gemm for one in rest}
+        return max(
+            sorted(names, key=text_of), key=lambda name: score({name}, others, times), default=None
+        )
+
+
+def score(names: set[Name], gemms: dict[str, Gemm], times: Times) -> float:
+    """Mean log share of the fastest that the best of ``names`` reaches on each shape.
+
+    What was not measured on a shape counts as half as fast as its fastest there.
+    """
+    total = 0.0
+    for key in gemms:
+        best = min(times[key].values())
+        total += math.log(best / min(times[key].get(name, 2 * best) for name in names))
+    return total / max(len(gemms), 1)
+
+
+def portfolios(leaders: Sequence[Leader], times: Times) -> dict[int, set[Name]]:
+    """The best few configs for the leaders' shapes, by number: one more at a time, greedily."""
+    gemms = {one.key: one.gemm for one in leaders}
+    left = sorted({(one.family, one.config) for one in leaders}, key=text_of)
+    every, chosen, found = set(left), set[Name](), dict[int, set[Name]]()
+    while left and len(chosen) < SIZES[-1]:
+        best = max(left, key=lambda name: score(chosen | {name}, gemms, times))
+        left.remove(best)
+        chosen = chosen | {best}
+        if len(chosen) in SIZES:
+            found[len(chosen)] = chosen
+    return found | {len(every): every}
+
+
+def only(leaders: Iterable[Leader], names: set[Name]) -> list[Leader]:
+    """The leaders with one of these configs."""
+    return [one for one in leaders if (one.family, one.config) in names]
+
+
+def text_of(name: Name) -> tuple[str, str]:
+    """The same as text, e.g. to sort by."""
+    return name[0], name[1].key
