@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from gemmtune.errors import UsageError
 from gemmtune.kernels.base import Config
 from gemmtune.search import SAMPLERS, STARTUP, Candidate, SamplerName, Search
-from gemmtune.search.gaussian import GaussianProcess, expected_improvement
+from gemmtune.search.gaussian import Array, GaussianProcess, expected_improvement
 from gemmtune.search.guided import LEARNT, LOOKED_AT, START
+from gemmtune.search.outlook import Outlook
 
 Row = tuple[str, Config]
 
@@ -306,15 +307,51 @@ def test_a_gaussian_process_learns_which_feature_matters_and_how_sure_it_is() ->
     process.fit(x, y, 150)
 
     ahead = rng.random((40, 3))
-    mean, deviation = process.predict(ahead)
+    works = (x[:, 0] > 0.5).astype(float)
+    outlook = Outlook(process, np.vstack([ahead, x, np.full((1, 3), 9.0)]), works)
+    mean, deviation = outlook.mean[:40], outlook.deviation[:40]
     error = np.abs(mean - np.sin(6 * ahead[:, 0]))
-    far = process.predict(np.full((1, 3), 9.0))[1][0]
 
     assert error.max() < 0.15
     assert np.mean(error < 3 * deviation + 0.02) > 0.9
-    assert far > 5 * deviation.max()
-    again = process.interpolate(x, (x[:, 0] > 0.5).astype(float))
-    assert np.mean((again > 0.5) == (x[:, 0] > 0.5)) > 0.9
+    assert outlook.deviation[-1] > 5 * deviation.max()
+    assert np.mean((outlook.others[40:100] > 0.5) == (works > 0.5)) > 0.9
+
+
+def test_an_outlook_takes_results_in_as_a_new_fit_would() -> None:
+    rng = np.random.default_rng(1)
+    x, ahead = rng.random((30, 2)), rng.random((25, 2))
+    y = np.sin(6 * x[:, 0]) + x[:, 1]
+    y = (y - y.mean()) / y.std()
+    process = GaussianProcess(2)
+    process.fit(x, y, 20)
+    outlook = Outlook(process, ahead, y)
+    before = outlook.mean.copy()
+
+    for column in range(12):
+        outlook.ask(column)
+    assert np.allclose(outlook.mean, before, atol=1e-9)
+    for column, value in ((7, 2.0), (3, -1.0), (11, 0.5)):
+        outlook.tell(column, value, value)
+
+    # By the book: the covariance of everything known, those in flight at what is expected of them.
+    told, flown = [7, 3, 11], [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    known = np.vstack([x, ahead[told]])
+    values = np.concatenate([y, [2.0, -1.0, 0.5]])
+    values = (values - process.centre) / process.scale
+
+    def solve(rows: Array, right: Array) -> Array:
+        noisy = process.covariance_of(rows, rows) + process.noise * np.eye(len(rows))
+        return np.linalg.solve(noisy, right)
+
+    across = process.covariance_of(ahead, known)
+    mean = across @ solve(known, values) * process.scale + process.centre
+    everything = np.vstack([known, ahead[flown]])
+    across = process.covariance_of(ahead, everything)
+    left = process.variance - np.einsum("ij,ji->i", across, solve(everything, across.T))
+    assert np.allclose(outlook.mean, mean, atol=1e-4)
+    assert np.allclose(outlook.others, mean, atol=1e-4)
+    assert np.allclose(outlook.deviation[12:], np.sqrt(left[12:]) * process.scale, atol=1e-4)
 
 
 @given(

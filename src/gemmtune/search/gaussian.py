@@ -42,10 +42,13 @@ class GaussianProcess:
         self._mean = np.zeros(count + 2)
         self._square = np.zeros(count + 2)
         self._steps = 0
-        self._centre, self._scale = 0.0, 1.0
-        self._x: Array = np.zeros((0, count))
+        self.centre, self.scale = 0.0, 1.0
+        """Mean and deviation of the values that were learnt from."""
+        self.x: Array = np.zeros((0, count))
+        """Features of the rows that were learnt from."""
         self._inverse: Array = np.zeros((0, 0))
-        self._weights: Array = np.zeros(0)
+        self.targets: Array = np.zeros(0)
+        """The values that were learnt from, centred and over `scale`."""
 
     def fit(self, x: Array, y: Array, steps: int) -> None:
         """Learn from rows ``x`` (n x count) with values ``y``.
@@ -55,25 +58,35 @@ class GaussianProcess:
             y: values.
             steps: of Adam on lengths, signal and noise; 0 leaves them.
         """
-        self._centre, self._scale = float(y.mean()), float(y.std()) + _JITTER
-        target = (y - self._centre) / self._scale
+        self.centre, self.scale = float(y.mean()), float(y.std()) + _JITTER
+        target = (y - self.centre) / self.scale
         apart = [(column[:, None] - column[None, :]) ** 2 for column in x.T] if steps else []
         for _ in range(steps):
             self._step(self._gradient(x, target, apart))
         covariance, _ = self._covariance(x, x)
-        factor = np.linalg.cholesky(covariance + self._noise * np.eye(len(x)))
+        factor = np.linalg.cholesky(covariance + self.noise * np.eye(len(x)))
         self._inverse = np.linalg.inv(factor)
-        self._weights = self._solve(target)
-        self._x = x
+        self.targets = target
+        self.x = x
 
-    def _solve(self, right: Array) -> Array:
-        """The inverse of the covariance of all rows, times ``right``."""
-        solved: Array = self._inverse.T @ (self._inverse @ right)
-        return solved
+    def whiten(self, right: Array) -> Array:
+        """The inverse of the Cholesky factor of all rows' covariance, times ``right``."""
+        whitened: Array = self._inverse @ right
+        return whitened
 
     @property
-    def _noise(self) -> float:
+    def noise(self) -> float:
+        """Variance of a value's noise over `scale`."""
         return math.exp(2 * self._log[-1]) + _JITTER
+
+    @property
+    def variance(self) -> float:
+        """Of a value of which nothing is known, over `scale`."""
+        return math.exp(2 * self._log[-2])
+
+    def covariance_of(self, one: Array, other: Array) -> Array:
+        """Of two sets of rows."""
+        return self._covariance(one, other)[0]
 
     def _covariance(self, one: Array, other: Array) -> tuple[Array, Array]:
         """Covariance of two sets of rows, and what its slope in the squared distance has in it."""
@@ -88,7 +101,7 @@ class GaussianProcess:
     def _gradient(self, x: Array, target: Array, apart: list[Array]) -> Array:
         """Of the log posterior of the hyperparameters."""
         covariance, slope = self._covariance(x, x)
-        inverse = np.linalg.inv(covariance + self._noise * np.eye(len(x)))
+        inverse = np.linalg.inv(covariance + self.noise * np.eye(len(x)))
         alpha = inverse @ target
         outer = np.outer(alpha, alpha) - inverse
         gradient: Array = (self._prior - self._log) / self._width**2
@@ -108,21 +121,6 @@ class GaussianProcess:
         root = np.sqrt(self._square / (1 - second**self._steps))
         moved = self._log + _RATE * mean / (root + 1e-8)
         self._log = np.clip(moved, self._least, self._most)
-
-    def predict(self, x: Array) -> tuple[Array, Array]:
-        """Means and standard deviations of the values of rows ``x``."""
-        covariance, _ = self._covariance(x, self._x)
-        mean = covariance @ self._weights * self._scale + self._centre
-        explained = self._inverse @ covariance.T
-        left = math.exp(2 * self._log[-2]) - (explained * explained).sum(0)
-        return mean, np.sqrt(np.maximum(left, 1e-9)) * self._scale
-
-    def interpolate(self, x: Array, values: Array) -> Array:
-        """Other ``values`` of the rows that were learnt from, carried over to rows ``x``."""
-        covariance, _ = self._covariance(x, self._x)
-        centre = float(values.mean())
-        carried: Array = covariance @ self._solve(values - centre) + centre
-        return carried
 
 
 def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 
 from gemmtune.kernels.base import Config
 from gemmtune.search.gaussian import Array, GaussianProcess, expected_improvement
+from gemmtune.search.outlook import Outlook
 from gemmtune.search.rows import RANDOM_SHARE, Block, Candidate, Origin, Row
 
 Traits = Callable[[str, Config], Sequence[float]]
@@ -33,12 +34,49 @@ LOOKED_AT = 2000
 """Random rows that are looked at for the next one."""
 NEAR = 500
 """And so many that are nearest to the best so far."""
+PROPOSALS = 4
+"""Rows proposed, at least, from one look; half of those in flight, if that is more."""
 FAR_OCTAVES = 1.0
 """Times so many octaves over the best hardly differ: nothing can be learnt there of the best."""
 LEAST_HOPE = 0.01
 """That a row works, where all near it failed: a driver may be fixed, a limit may be odd."""
 CHOICE = 3
 """Of so many random rows, the one that should be fastest by its traits is taken."""
+
+
+class _Look:
+    """Rows that were looked at, and what they promise since."""
+
+    def __init__(self, rows: Sequence[int], outlook: Outlook, best: float, worst: float) -> None:
+        self.rows = np.array(rows)
+        self._column = {row: column for column, row in enumerate(rows)}
+        self._outlook = outlook
+        self.best = best
+        """When the look was taken."""
+        self._worst = worst
+        self.proposed = 0
+        """Rows proposed from it."""
+
+    def ask(self, row: int) -> None:
+        """The row is in flight."""
+        if row in self._column:
+            self._outlook.ask(self._column[row])
+
+    def tell(self, row: int, value: float | None) -> None:
+        """What came of a row in flight."""
+        if row in self._column:
+            compressed = self._worst if value is None else float(_compressed([value], self.best)[0])
+            self._outlook.tell(self._column[row], compressed, float(value is not None))
+
+    def best_gain(self, best: float, free: Array) -> tuple[float, int]:
+        """The most that a free row promises, and which."""
+        open_ = np.flatnonzero(free[self.rows])
+        mean, deviation = self._outlook.mean[open_], self._outlook.deviation[open_]
+        works = np.clip(self._outlook.others[open_], LEAST_HOPE, 1.0)
+        gains = expected_improvement(mean, deviation, best) * works
+        # Where all gains vanish, the most hopeful row is still the best to ask.
+        at = int(np.argmax(gains) if gains.max() > 0.0 else np.argmin(mean - deviation))
+        return float(gains[at]), int(self.rows[open_[at]])
 
 
 class _Process:
@@ -49,33 +87,62 @@ class _Process:
         self._traits = traits
         scale = np.array([max(size - 1, 1) for size in block.sizes], dtype=np.float64)
         self._codes: Array = np.stack(block.codes, axis=1) / scale if block.codes else _none(block)
-        self._known: dict[int, Sequence[float]] = {}
+        self._known: Array = np.zeros((0, 0))
+        self._is_known: Array = np.zeros(len(block.configs), dtype=bool)
         self._gaussian: GaussianProcess | None = None
         self._fitted = 0
         self._low: Array | None = None
         self._span: Array | None = None
+        self._look: _Look | None = None
         self.values: dict[int, float | None] = {}
         """log2 of the time of every row that was told; None: it failed."""
         self.pending: set[int] = set()
         """Rows that were asked and not yet told."""
 
+    def ask(self, row: int) -> None:
+        """The row is in flight from now on."""
+        self.block.occupy(row)
+        self.pending.add(row)
+        if self._look is not None:
+            self._look.ask(row)
+
+    def give_back(self, row: int) -> None:
+        """Nothing came of the row; it is free again."""
+        self.pending.discard(row)
+        self.block.release(row)
+        self._look = None
+
+    def tell(self, row: int, value: float | None) -> None:
+        """What came of a row."""
+        self.block.occupy(row)
+        self.values[row] = value
+        if self._look is not None and row in self.pending:
+            self._look.tell(row, value)
+        self.pending.discard(row)
+
     def predicted(self, row: int) -> float:
         """The model's log2 time; equal for all where there are no traits."""
-        return self._of(row)[0] if self._traits is not None else 0.0
+        return float(self._of([row])[0, 0]) if self._traits is not None else 0.0
 
-    def _of(self, row: int) -> Sequence[float]:
-        if row not in self._known:
-            traits = self._traits
-            config = self.block.configs[row]
-            self._known[row] = () if traits is None else traits(self.block.family, config)
-        return self._known[row]
+    def _of(self, rows: Sequence[int]) -> Array:
+        """Traits of rows, asked once of each."""
+        at = np.array(rows)
+        for row in at[~self._is_known[at]]:
+            assert self._traits is not None
+            traits = self._traits(self.block.family, self.block.configs[row])
+            if not len(self._known):
+                self._known = np.zeros((len(self.block.configs), len(traits)))
+            self._known[row] = traits
+            self._is_known[row] = True
+        found: Array = self._known[at]
+        return found
 
     def features(self, rows: Sequence[int]) -> Array:
         """Codes from 0 to 1, and traits scaled by those of the rows learnt from first."""
-        codes = self._codes[list(rows)]
+        codes: Array = self._codes[list(rows)]
         if self._traits is None:
             return codes
-        traits = np.array([self._of(row) for row in rows], dtype=np.float64)
+        traits = self._of(rows)
         if self._low is None or self._span is None:
             self._low = traits.min(axis=0)
             self._span = np.maximum(traits.max(axis=0) - self._low, 1e-9)
@@ -84,16 +151,18 @@ class _Process:
 
     def best_gain(self, best: float, rng: np.random.Generator) -> tuple[float, int]:
         """The free row that is expected to improve most on ``best``, and by how many octaves."""
-        rows = self._candidates(rng)
-        gaussian = self._learn(best)
-        x = self.features(rows)
-        mean, deviation = gaussian.predict(x)
-        gains = expected_improvement(mean, deviation, best) * self._works(gaussian, x)
-        # Where all gains vanish, the most hopeful row is still the best to ask.
-        at = int(np.argmax(gains) if gains.max() > 0.0 else np.argmin(mean - deviation))
-        return float(gains[at]), int(rows[at])
+        look = self._look
+        if (
+            look is None
+            or look.proposed >= max(PROPOSALS, len(self.pending) // 2)
+            or best < look.best  # what is near the new best has to be looked at
+            or not self.block.free[look.rows].any()
+        ):
+            look = self._look = self._take_look(best, rng)
+        look.proposed += 1
+        return look.best_gain(best, self.block.free)
 
-    def _candidates(self, rng: np.random.Generator) -> Sequence[int]:
+    def _candidates(self, rng: np.random.Generator) -> list[int]:
         free = np.flatnonzero(self.block.free)
         if len(free) <= LOOKED_AT + NEAR:
             return [int(row) for row in free]
@@ -105,37 +174,30 @@ class _Process:
         ]
         return list(dict.fromkeys(int(row) for row in chain(some, *near)))
 
-    def _works(self, gaussian: GaussianProcess, x: Array) -> Array | float:
-        """How likely each row is not to fail, as those near it did or did not."""
-        worked = [float(self.values[row] is not None) for row in self._learnt()]
-        if all(worked):
-            return 1.0
-        share = sum(worked) / len(worked)
-        known = np.array(worked + [share] * len(self.pending))
-        likely: Array = np.clip(gaussian.interpolate(x, known), LEAST_HOPE, 1.0)
-        return likely
+    def _take_look(self, best: float, rng: np.random.Generator) -> _Look:
+        candidates = self._candidates(rng)
+        learnt = self._learnt()
+        values = _compressed([self.values[row] for row in learnt], best)
+        gaussian = self._learn(self.features(learnt), values)
+        worked = np.array([float(self.values[row] is not None) for row in learnt])
+        pending = sorted(self.pending)
+        rows = pending + candidates
+        outlook = Outlook(gaussian, self.features(rows), worked)
+        look = _Look(rows, outlook, best, float(values.max()))
+        for row in pending:
+            look.ask(row)
+        return look
 
-    def _learn(self, best: float) -> GaussianProcess:
-        rows = self._learnt()
-        known = [self.values[row] for row in rows]
-        values = _compressed(known, best)
-        x = self.features(rows)
+    def _learn(self, x: Array, values: Array) -> GaussianProcess:
         # The more there is, the less a result changes.
         due = len(self.values) > self._fitted * (1.0 + RELEARN_SHARE)
         steps = STEPS if due else 0
         if self._gaussian is None:
             self._gaussian = GaussianProcess(x.shape[1])
             steps = FIRST_STEPS
-        gaussian = self._gaussian
         self._fitted = len(self.values) if steps else self._fitted
-        gaussian.fit(x, values, steps)
-        pending = sorted(self.pending)
-        if pending:
-            # As if they came out as expected: what is in flight is not asked for again nearby.
-            ahead = self.features(pending)
-            expected, _ = gaussian.predict(ahead)
-            gaussian.fit(np.vstack([x, ahead]), np.concatenate([values, expected]), 0)
-        return gaussian
+        self._gaussian.fit(x, values, steps)
+        return self._gaussian
 
     def _learnt(self) -> list[int]:
         rows = list(self.values)
@@ -184,8 +246,7 @@ class Guided:
         """The ``forced`` row, or the one that promises most."""
         family, row, origin = self._forced(forced) if forced else self._choose()
         process = self._processes[family]
-        process.block.occupy(row)
-        process.pending.add(row)
+        process.ask(row)
         return Candidate(family=family, config=process.block.configs[row], origin=origin)
 
     def _forced(self, forced: Row) -> tuple[str, int, Origin]:
@@ -229,9 +290,7 @@ class Guided:
         """This row may be chosen again."""
         process = self._processes.get(family)
         if process is not None and config in process.block.index:
-            row = process.block.index[config]
-            process.pending.discard(row)
-            process.block.release(row)
+            process.give_back(process.block.index[config])
 
     def finish(self, family: str, config: Config, value_ns: float | None) -> None:
         """Add a result, whether the row was asked here or not."""
@@ -239,6 +298,4 @@ class Guided:
         row = None if process is None else process.block.index.get(config)
         if process is None or row is None or row in process.values:
             return
-        process.block.occupy(row)
-        process.pending.discard(row)
-        process.values[row] = None if value_ns is None else math.log2(value_ns)
+        process.tell(row, None if value_ns is None else math.log2(value_ns))
