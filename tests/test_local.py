@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,10 @@ from gemmtune.executors import list_devices
 from gemmtune.executors.local import adapters
 from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError, one_line
 from gemmtune.executors.local.operands import POISON, Helpers, Operands, kernel_bindings
-from gemmtune.executors.local.runner import Compiled, Runner
+from gemmtune.executors.local.runner import KEPT_BYTES, Company, Compiled, Runner, kept_bytes
 from gemmtune.executors.local.timing import Plan, Stopwatch, plan
 from gemmtune.executors.local.verify import HOST_PRODUCTS, Expected, Verifier
-from gemmtune.executors.pool import Pool
+from gemmtune.executors.pool import Pool, worker_command
 from gemmtune.job import Failure, Job, Measurement, Outcome
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Kernel, Launch, ceil_div
@@ -442,6 +444,96 @@ def test_cold_inputs_are_measured_too(gpu: Gpu) -> None:
     assert isinstance(compiled, Compiled)
 
     assert_right(runner.run(compiled))
+
+
+def test_workers_hand_over_the_right_answer_of_a_large_problem(
+    gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gemm = Gemm(m=256, n=256, k=128)
+    job = Job(id=1, gemm=gemm, kernel=render("naive", NaiveConfig(), gemm, gpu.device))
+    company = Company(workers=2, folder=tmp_path)
+
+    def outcome() -> Outcome:
+        runner = Runner(gpu.device.key, QUICK)
+        compiled = runner.compile(job)
+        assert isinstance(compiled, Compiled)
+        return runner.run(compiled, 0.0, company)
+
+    (tmp_path / "of the problem before").touch()
+    assert_right(outcome())
+    (path,) = tmp_path.iterdir()
+
+    with monkeypatch.context() as patch:
+        patch.delattr(Expected, "_compute")
+        assert_right(outcome())
+        path.write_bytes(bytes(path.stat().st_size))
+        assert "elements wrong" in message(outcome(), "wrong_result")
+
+    path.write_bytes(b"half")  # of another size: not what is meant
+    assert_right(outcome())
+    assert path.stat().st_size > gemm.m * gemm.n * 4
+
+
+def test_workers_of_a_parent_that_was_killed_leave_no_folder(device: Device) -> None:
+    gemm = Gemm(m=256, n=256, k=128)
+    pool = Pool(worker_command(device.key, QUICK), workers=1)
+    pool.submit(Job(id=1, gemm=gemm, kernel=render("naive", NaiveConfig(), gemm, device)))
+    outcome = pool.next()
+    assert outcome is not None
+    assert_right(outcome)
+    folder = Path(pool._folder.name)
+    assert list(folder.iterdir())
+
+    for process in pool._workers:
+        process.hang_up()  # what the end of this process would do, too
+
+    until_s = time.monotonic() + 60.0
+    while folder.exists() and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert not folder.exists()
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("adapter_type", "workers", "kept"),
+    [
+        ("discrete", 15, 24 * 1024**3 // 15),
+        ("discrete", 100, KEPT_BYTES),
+        ("integrated", 2, KEPT_BYTES),
+        ("cpu", 1, KEPT_BYTES),
+    ],
+)
+def test_what_all_workers_keep_fits_the_device(
+    device: Device, adapter_type: str, workers: int, kept: int
+) -> None:
+    limits = replace(device.limits, buffer_bytes=4 * 1024**3)
+    large = replace(device, adapter_type=adapter_type, limits=limits)
+
+    assert kept_bytes(large, workers) == kept
+
+
+def test_a_large_problem_is_made_again_and_a_small_one_is_not(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    init = Expected.__init__
+
+    def counted(self: Expected, *args: object) -> None:
+        made.append(1)
+        init(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Expected, "__init__", counted)
+    runner = Runner(gpu.device.key, QUICK)
+    compiled = runner.compile(Job(id=1, gemm=GEMM, kernel=written(RIGHT)))
+    assert isinstance(compiled, Compiled)
+    for _ in range(2):
+        assert_right(runner.run(compiled))
+    assert len(made) == 1
+
+    monkeypatch.setattr("gemmtune.executors.local.runner.KEPT_BYTES", 1)
+    for _ in range(2):
+        assert_right(runner.run(compiled))
+    assert len(made) == 2
 
 
 def test_the_host_clock_stands_in_where_there_are_no_timestamps(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -117,6 +118,7 @@ class Pool:
         # When a worker last had to go because the device's memory was not enough for all.
         self._room_made_s: float | None = None
         self._closed = False
+        self._folder = tempfile.TemporaryDirectory(prefix="gemmtune-", ignore_cleanup_errors=True)
         self.on_grant: Callable[[int], None] = unheeded
         self.capacity = max(1, workers or 1)
         try:
@@ -127,6 +129,8 @@ class Pool:
             self.close()
             raise
         self.capacity = workers or default_workers(self.device)
+        # Fewer of them, later, must not keep more each: there was no room.
+        self._sharers = self.capacity
 
     def _first_hello(self) -> tuple[Device, Versions]:
         while self._hello is None:
@@ -187,6 +191,7 @@ class Pool:
         for worker in list(self._workers.values()):
             worker.process.end(_EXIT_PATIENCE_S)
             self._remove(worker)
+        self._folder.cleanup()
 
     # Turning the wheel
 
@@ -249,7 +254,8 @@ class Pool:
                 worker.task = self._waiting.popleft()
                 worker.turn("compiling")
                 worker.process.forget_stderr()
-                worker.process.send("job", job=worker.task.job.to_json())
+                job, folder = worker.task.job.to_json(), self._folder.name
+                worker.process.send("job", job=job, workers=self._sharers, folder=folder)
         if time.monotonic() < self._start_after_s:
             return
         starting = sum(worker.state == "starting" for worker in self._workers.values())

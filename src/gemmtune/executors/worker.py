@@ -3,9 +3,12 @@
     parent to worker                        worker to parent
                                             {"op": "hello", "device": ..., "versions": ...}
                                          or {"op": "error", "message": ...}, and it ends
-    {"op": "job", "job": ...}               {"op": "ready"} once compiled, or an outcome
+    {"op": "job", "job": ..., "workers":    {"op": "ready"} once compiled, or an outcome
+     ..., "folder": ...}
     {"op": "grant", "idle_s": ...}          {"op": "outcome", "outcome": ...}
 
+``workers`` is how many there may be on the device, whose memory they share, and ``folder`` a place
+for what all of them need.
 With ``--list`` or ``--probe`` it says {"op": "devices", ...} instead and ends. With ``--answer`` it
 says {"op": "opened"}, and to each {"op": "question", "question": ...} either {"op": "finding",
 "answer": ...} or {"op": "finding", "failure": ...}.
@@ -20,12 +23,14 @@ import argparse
 import json
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
 import time
 import traceback
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import IO, Any
 
 from gemmtune.errors import GemmtuneError
@@ -51,12 +56,20 @@ def _own_stdout() -> IO[str]:
 
 
 def _inbox() -> queue.SimpleQueue[dict[str, Any]]:
-    """Messages as they come. The end of input ends the process at once, even amid a GPU call."""
+    """Messages as they come. The end of input ends the process at once, even amid a GPU call.
+
+    A parent that was killed has left the folder; the others miss nothing without it.
+    """
     messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
+        folder = None
         for line in sys.stdin:
-            messages.put(json.loads(line))
+            message = json.loads(line)
+            folder = message.get("folder", folder)
+            messages.put(message)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
@@ -96,7 +109,7 @@ def _answer(protocol: IO[str], inbox: queue.SimpleQueue[dict[str, Any]], selecto
 def _serve(
     protocol: IO[str], inbox: queue.SimpleQueue[dict[str, Any]], selector: str, policy: Policy
 ) -> None:
-    from gemmtune.executors.local.runner import Runner
+    from gemmtune.executors.local.runner import Company, Runner
 
     runner = Runner(selector, policy)
     _say(
@@ -106,7 +119,9 @@ def _serve(
         versions=asdict(runner.versions),
     )
     while True:
-        job = Job.from_json(inbox.get()["job"])
+        asked = inbox.get()
+        job = Job.from_json(asked["job"])
+        company = Company(workers=int(asked["workers"]), folder=Path(asked["folder"]))
         try:
             compiled = runner.compile(job)
             if isinstance(compiled, Outcome):
@@ -116,7 +131,8 @@ def _serve(
                 asked_s = time.perf_counter()
                 grant = inbox.get()
                 wait_s = time.perf_counter() - asked_s
-                outcome = replace(runner.run(compiled, float(grant["idle_s"])), wait_s=wait_s)
+                outcome = runner.run(compiled, float(grant["idle_s"]), company)
+                outcome = replace(outcome, wait_s=wait_s)
         except Exception as error:
             # A bug of ours, or an error of wgpu-py that nobody foresaw: it must cost one job only,
             # and the state it left behind is not to be trusted.

@@ -148,9 +148,10 @@ class Operands:
 
     @property
     def size_bytes(self) -> int:
-        """Device memory taken."""
+        """Device memory taken, by cold copies too; not by a workspace."""
         bias = self.bias.size if self.bias is not None else 0
-        return int(self.a.size + self.b.size + self.c.size + bias)
+        inputs = len(self._pairs) * (self.a.size + self.b.size)
+        return int(inputs + self.c.size + bias)
 
     def _allocate(self, operand: str, dtype: str, slack_bytes: int) -> Any:
         return self._padded(self.gemm.elements(operand) * SIZEOF[dtype], slack_bytes)

@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gemmtune.device import Device
 from gemmtune.executors.local import timing
 from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError
+from gemmtune.executors.local.handover import Handover
 from gemmtune.executors.local.operands import SLACK_BYTES, Helpers, Operands, kernel_bindings
 from gemmtune.executors.local.sentinel import Sentinel
 from gemmtune.executors.local.verify import Expected, Verdict, Verifier
@@ -22,7 +24,33 @@ _Part = tuple[int, int, int]
 """Of a kernel: number of the pass, first workgroup, count of them."""
 
 KEPT_BYTES = 1024**3
-"""A problem's buffers stay on the device between jobs up to this size; workers share its memory."""
+"""A problem's buffers stay on the device between jobs up to this size at least."""
+SHARED_BYTES = 24 * 1024**3
+"""Of a discrete GPU, for what all of its workers keep: one with less memory fails first, and then
+has fewer workers."""
+SHARED_BUFFERS = 6
+"""And no more than so many of the largest buffers that it allows."""
+
+
+def kept_bytes(device: Device, workers: int) -> int:
+    """Up to which size one of so many workers keeps a problem's buffers on the device."""
+    if device.adapter_type != "discrete":
+        return KEPT_BYTES
+    shared = min(SHARED_BYTES, SHARED_BUFFERS * device.limits.buffer_bytes)
+    return max(KEPT_BYTES, shared // max(workers, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Company:
+    """The processes that share the device with this one."""
+
+    workers: int = 1
+    """How many there are, this one included."""
+    folder: Path | None = None
+    """Where they leave what all of them need; None: nowhere."""
+
+
+ALONE = Company()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,17 +134,18 @@ class Runner:
             self._gpu.wait()
             operands.free()
 
-    def run(self, compiled: Compiled, idle_s: float = 0.0) -> Outcome:
+    def run(self, compiled: Compiled, idle_s: float = 0.0, company: Company = ALONE) -> Outcome:
         """Verifies and times. The device must be this job's alone meanwhile.
 
         Args:
             compiled: what `compile` gave.
             idle_s: how long the device has had nothing to do.
+            company: who shares the device, if not at this moment.
         """
         job, laps = compiled.job, _Laps()
         try:
             with laps.lap("prepare_s"), self._gpu.failing_as("validation"):
-                problem = self._prepare(job)
+                problem = self._prepare(job, company)
             with laps.lap("verify_s"):
                 plans, verdict = self._verify(compiled, problem)
             with self._gpu.failing_as("validation"):
@@ -125,7 +154,7 @@ class Runner:
         except JobError as error:
             return _failed(job, error, compile_s=compiled.compile_s, **laps.seconds)
         finally:
-            self._drop_if_large()
+            self._drop_if_large(company.workers)
         return Outcome(
             job_id=job.id,
             result=result,
@@ -151,7 +180,7 @@ class Runner:
                 self._sentinel = Sentinel(self._gpu, self._helpers, self._stopwatch())
             return self._sentinel.measure()
 
-    def _prepare(self, job: Job) -> _Problem:
+    def _prepare(self, job: Job, company: Company) -> _Problem:
         """The job's buffers and its right answer; kept from the job before where it is the same."""
         kept = self._problem
         if kept is not None and (kept.gemm, kept.seed) == (job.gemm, job.seed):
@@ -164,6 +193,7 @@ class Runner:
             job.gemm,
             job.seed,
             self._policy.dispatch_limit_s,
+            Handover(company.folder),
         )
         operands = Operands(self._gpu, self._helpers, job.gemm, job.seed)
         verifier = Verifier(self._gpu, self._helpers, operands, expected)
@@ -175,11 +205,11 @@ class Runner:
             self._problem.verifier.free()
             self._problem = None
 
-    def _drop_if_large(self) -> None:
+    def _drop_if_large(self, workers: int) -> None:
         kept = self._problem
         if kept is not None:
             kept.operands.set_workspace(0)
-            if 3 * kept.operands.size_bytes > KEPT_BYTES:
+            if kept.verifier.size_bytes > kept_bytes(self.device, workers):
                 self._drop()
 
     def _verify(
