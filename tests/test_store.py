@@ -383,6 +383,8 @@ def test_since_id_leaves_out_what_was_seen(store: Store) -> None:
     first, second = add(store, 1.0, config_of(0)), add(store, 2.0, config_of(1))
     found = store.measurements(DEVICE.key, GEMM.key, since_id=first)
     assert [row.id for row in found] == [second]
+    found = store.measurements(DEVICE.key, GEMM.key, but=[second])
+    assert [row.id for row in found] == [first]
 
 
 def test_rows_are_demoted_in_words_and_kept(store: Store) -> None:

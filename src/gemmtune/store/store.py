@@ -207,14 +207,30 @@ class Store:
 
     # Reading
 
-    def measurements(self, device_key: str, problem_key: str, *, since_id: int = 0) -> list[Row]:
-        """Every row of a problem on a device with a number above ``since_id``, oldest first."""
+    def measurements(
+        self,
+        device_key: str,
+        problem_key: str,
+        *,
+        since_id: int = 0,
+        but: Collection[int] = (),
+    ) -> list[Row]:
+        """Every row of a problem on a device with a number above ``since_id``, oldest first.
+
+        Args:
+            device_key: which device.
+            problem_key: which problem.
+            since_id: number of a row.
+            but: numbers of rows to leave out.
+        """
         query = (
             select_rows()
             .where(DEVICES.c.key == device_key, PROBLEMS.c.key == problem_key)
             .where(MEASUREMENTS.c.id > since_id)
             .order_by(MEASUREMENTS.c.id)
         )
+        if but:
+            query = query.where(MEASUREMENTS.c.id.not_in(but))
         with self._database.transaction() as connection:
             return read_rows(connection, query)
 
