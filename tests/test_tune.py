@@ -485,8 +485,9 @@ def test_winners_of_other_problems_are_tried_first(store: Store) -> None:
     tried = [(job.kernel.family, job.kernel.config) for job in executor.jobs]
     families = ("tiled", "subgroup", "gemv")
     defaults = [(name, FAMILIES[name].default(GEMM, DEVICE)) for name in families]
-    winner = (first.best.family, first.best.config)
-    assert winner in tried[: len(defaults) + 1]
+    # The fastest is tried: of several that tie, it need not be the one that is named.
+    winners = [(row.family, row.config) for row in (first.best, *first.tied)]
+    assert set(winners) & set(tried[len(defaults) : len(defaults) + 1])
 
 
 def of_model(row: Row) -> float:
