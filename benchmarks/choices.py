@@ -49,15 +49,25 @@ def measured(paths: Iterable[Path], device_key: str) -> Times:
     return times
 
 
+def devices(path: Path) -> list[str]:
+    """Keys of those that a database has results of."""
+    return sorted(catalogue_of(path).devices)
+
+
+def catalogue_of(path: Path) -> Catalogue:
+    """What lookups see of a database."""
+    signature = signature_of(path)
+    if signature is None:
+        raise SystemExit(f"there is no database at {path}; give one that was tuned")
+    return Catalogue(path, signature)
+
+
 class Tuned:
     """The tuned shapes of one kind on one device, less those that must not be known."""
 
     def __init__(self, path: Path, device_key: str, kind: str, unknown: Iterable[str] = ()) -> None:
-        signature = signature_of(path)
-        if signature is None:
-            raise SystemExit(f"there is no database at {path}; give one that was tuned")
         hidden = set(unknown)
-        self._catalogue = Catalogue(path, signature)
+        self._catalogue = catalogue_of(path)
         self.device_key = device_key
         self.leaders = [
             leader

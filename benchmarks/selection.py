@@ -19,9 +19,10 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from choices import Name, Times, Tuned, measured, only, portfolios, text_of
+from choices import Name, Times, Tuned, devices, measured, only, portfolios, text_of
 
 from gemmtune import Gemm
 from gemmtune._data import data_path
@@ -172,7 +173,9 @@ def sections(args: argparse.Namespace, everything: dict[str, Any]) -> list[str]:
         there = {key: gemm for key, gemm in untuned.items() if tried.get(key)}
         if there:
             fresh, numbers = by_rule(tuned, there, times), by_number(tuned, there, times)
-            lines += [f"{dtype}, {len(there)} shapes that were never tuned:", "", *table(fresh), ""]
+            tried_each = round(median(len(times[key]) for key in there))
+            heading = f"{dtype}, {len(there)} shapes that were never tuned, beside the fastest of"
+            lines += [f"{heading} {tried_each} configs (median):", "", *table(fresh), ""]
             lines += ["The same by the number of configs to choose from:", "", *curve(numbers), ""]
             found["never_tuned"] = {k: one.to_json() for k, one in fresh.items()}
             found["by_number"] = {
@@ -182,6 +185,16 @@ def sections(args: argparse.Namespace, everything: dict[str, Any]) -> list[str]:
                 print("\n".join([f"\n{kind}, never tuned", *per_shape(fresh)]))
         everything[kind] = found
     return lines
+
+
+def device_in(path: Path) -> str:
+    """The H100 that the results here come from, or the only device of a database."""
+    keys = devices(path)
+    if KEY in keys:
+        return KEY
+    if len(keys) != 1:
+        raise SystemExit(f"{path} has {len(keys)} devices; give --device one of {', '.join(keys)}")
+    return keys[0]
 
 
 def write(path: Path, lines: list[str]) -> None:
@@ -198,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--tuned", type=Path, default=data_path("tuning.db"), help="database to choose from")
-    add("--device", default=KEY, help="key of the device")
+    add("--device", help="key of the device (default: the H100, or the only one there is)")
     add("--reference", type=Path, default=REFERENCE, help="where those of the file were tuned")
     add("--times", nargs="*", type=Path, help="databases with more measured times")
     add("--shapes-file", type=Path, default=UNTUNED, help="shapes that were never tuned")
@@ -209,6 +222,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.times is None:
         args.times = [MEASURED] if MEASURED.exists() else []
+    args.device = args.device or device_in(args.tuned)
     everything: dict[str, Any] = {}
     lines = sections(args, everything)
     print("\n" + "\n".join(lines))
