@@ -22,18 +22,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from choices import Name, Times, Tuned, devices, measured, only, portfolios, text_of
+from choices import Name, Times, Tuned, device_in, measured, only, portfolios, text_of
 
 from gemmtune import Gemm
 from gemmtune._data import data_path
 from gemmtune.shapes import read_shapes
 
 HERE = Path(__file__).parent
-KEY = "vulkan/10de-2330/nvidia-h100-80gb-hbm3/580.159.04"
 UNTUNED = HERE / "shapes" / "untuned.txt"
 REFERENCE = HERE / "results" / "untuned-h100.db"
 MEASURED = HERE / "results" / "portfolio-h100.db"
-RULES = {"lookup": "lookup", "nearest neighbour": "nearest", "one best config": "one_best"}
+RULES = {
+    "lookup": "lookup",
+    "nearest neighbour": "nearest",
+    "one best config": "one_best",
+    "lookup, measured only": "of_measured",
+}
 BEGIN, END = "<!-- selection: begin -->", "<!-- selection: end -->"
 
 
@@ -145,10 +149,10 @@ def curve(numbers: dict[int, dict[str, Result]]) -> list[str]:
 
 def per_shape(results: dict[str, Result]) -> list[str]:
     """Every shape's share, as text in columns."""
-    lines = [f"{'shape':20}" + "".join(f"{label:>20}" for label in results)]
+    lines = [f"{'shape':20}" + "".join(f"{label:>22}" for label in results)]
     for shape in next(iter(results.values())).shares:
         cells = (percent(one.shares[shape]) for one in results.values())
-        lines.append(f"{shape:20}" + "".join(f"{cell:>20}" for cell in cells))
+        lines.append(f"{shape:20}" + "".join(f"{cell:>22}" for cell in cells))
     return lines
 
 
@@ -183,18 +187,10 @@ def sections(args: argparse.Namespace, everything: dict[str, Any]) -> list[str]:
             }
             if not args.quiet:
                 print("\n".join([f"\n{kind}, never tuned", *per_shape(fresh)]))
+        else:
+            lines += [f"{dtype}, shapes that were never tuned: not measured.", ""]
         everything[kind] = found
     return lines
-
-
-def device_in(path: Path) -> str:
-    """The H100 that the results here come from, or the only device of a database."""
-    keys = devices(path)
-    if KEY in keys:
-        return KEY
-    if len(keys) != 1:
-        raise SystemExit(f"{path} has {len(keys)} devices; give --device one of {', '.join(keys)}")
-    return keys[0]
 
 
 def write(path: Path, lines: list[str]) -> None:

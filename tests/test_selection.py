@@ -100,6 +100,18 @@ def test_the_most_useful_pairs_are_measured_first(
     assert {("tiled", CONFIGS[0]), ("tiled", CONFIGS[1])} <= set(first)
 
 
+def test_prediction_errors_are_those_of_the_times(tmp_path: Path) -> None:
+    twice = Gemm(m=2048, n=2048, k=4096)
+    path = database(tmp_path / "tuned.db", {LARGE: [2e4], twice: [4e4]})
+    command = [sys.executable, str(SCRIPT.with_name("prediction.py")), "--tuned", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 ordered pairs")
+    # Twice the operations took twice as long; the rule takes 14 us of both for the launch.
+    assert "by operations: median 0 %, worst tenth a factor of 1.00" in done.stdout
+    assert f"worst tenth a factor of {(14 + 26 / 2) / 20:.2f}" in done.stdout
+
+
 def test_tables_go_between_the_marks(tuned: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- selection: begin -->\nold\n<!-- selection: end -->\nz\n")
