@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gemmtune import Gemm
+from gemmtune.device import Device
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.lookup import distance
@@ -24,6 +25,8 @@ Name = tuple[str, Config]
 """Family and config."""
 Times = dict[str, dict[Name, float]]
 """By problem and config: nanoseconds."""
+
+KEY = "vulkan/10de-2330/nvidia-h100-80gb-hbm3/580.159.04"
 
 SIZES = (1, 2, 4, 8, 16)
 """Numbers of configs whose worth is told; and all there are."""
@@ -49,15 +52,41 @@ def measured(paths: Iterable[Path], device_key: str) -> Times:
     return times
 
 
+def devices(path: Path) -> dict[str, Device]:
+    """Those that a database has results of, by key."""
+    return catalogue_of(path).devices
+
+
+def device_in(path: Path) -> str:
+    """The H100 that the results here come from, or the only device of a database."""
+    keys = sorted(devices(path))
+    if KEY in keys:
+        return KEY
+    if len(keys) != 1:
+        raise SystemExit(f"{path} has {len(keys)} devices; give --device one of {', '.join(keys)}")
+    return keys[0]
+
+
+def tuned_gemms(path: Path, device_key: str) -> dict[str, Gemm]:
+    """Every problem that was tuned on a device, timed as is usual, by key."""
+    leaders = catalogue_of(path).leaders(device_key)
+    return {leader.key: leader.gemm for leader in leaders if not leader.unusual}
+
+
+def catalogue_of(path: Path) -> Catalogue:
+    """What lookups see of a database."""
+    signature = signature_of(path)
+    if signature is None:
+        raise SystemExit(f"there is no database at {path}; give one that was tuned")
+    return Catalogue(path, signature)
+
+
 class Tuned:
     """The tuned shapes of one kind on one device, less those that must not be known."""
 
     def __init__(self, path: Path, device_key: str, kind: str, unknown: Iterable[str] = ()) -> None:
-        signature = signature_of(path)
-        if signature is None:
-            raise SystemExit(f"there is no database at {path}; give one that was tuned")
         hidden = set(unknown)
-        self._catalogue = Catalogue(path, signature)
+        self._catalogue = catalogue_of(path)
         self.device_key = device_key
         self.leaders = [
             leader
@@ -84,6 +113,11 @@ class Tuned:
     def lookup(self, gemm: Gemm, rest: Sequence[Leader], _: Times) -> Name | None:
         """What a lookup takes."""
         return next(iter(self.ranking(gemm, rest)), None)
+
+    def of_measured(self, gemm: Gemm, rest: Sequence[Leader], times: Times) -> Name | None:
+        """What a lookup would take if there were only what was measured on the very shape."""
+        here = times.get(gemm.key, {})
+        return next((name for name in self.ranking(gemm, rest) if name in here), None)
 
     def nearest(self, gemm: Gemm, rest: Sequence[Leader], _: Times) -> Name | None:
         """The fastest legal config of the nearest shape that has one."""

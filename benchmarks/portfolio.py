@@ -141,9 +141,11 @@ def main() -> None:
     a, b, c, acc = parse_dtype(args.dtype)
     kind = Gemm(m=1, n=1, k=1, a=a, b=b, c=c, acc=acc).kind
     gemms = list(read_shapes(args.shapes_file, args.dtype)) if args.shapes_file else []
-    with Store.open(args.db) as store:
+    # A database that knows the adapter saves probing it again.
+    remembered = args.known[0] if args.known else args.db
+    with Store.open(args.db) as store, Store.open(remembered) as memory:
         executor = open_executor(
-            f"local:{args.adapter}", policy=policy, memory=store, workers=args.workers
+            f"local:{args.adapter}", policy=policy, memory=memory, workers=args.workers
         )
         executor.on_grant = store.grant
         key = executor.device.key

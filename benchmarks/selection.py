@@ -19,20 +19,25 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from choices import Name, Times, Tuned, measured, only, portfolios, text_of
+from choices import Name, Times, Tuned, device_in, measured, only, portfolios, text_of
 
 from gemmtune import Gemm
 from gemmtune._data import data_path
 from gemmtune.shapes import read_shapes
 
 HERE = Path(__file__).parent
-KEY = "vulkan/10de-2330/nvidia-h100-80gb-hbm3/580.159.04"
 UNTUNED = HERE / "shapes" / "untuned.txt"
 REFERENCE = HERE / "results" / "untuned-h100.db"
 MEASURED = HERE / "results" / "portfolio-h100.db"
-RULES = {"lookup": "lookup", "nearest neighbour": "nearest", "one best config": "one_best"}
+RULES = {
+    "lookup": "lookup",
+    "nearest neighbour": "nearest",
+    "one best config": "one_best",
+    "lookup, measured only": "of_measured",
+}
 BEGIN, END = "<!-- selection: begin -->", "<!-- selection: end -->"
 
 
@@ -144,10 +149,10 @@ def curve(numbers: dict[int, dict[str, Result]]) -> list[str]:
 
 def per_shape(results: dict[str, Result]) -> list[str]:
     """Every shape's share, as text in columns."""
-    lines = [f"{'shape':20}" + "".join(f"{label:>20}" for label in results)]
+    lines = [f"{'shape':20}" + "".join(f"{label:>22}" for label in results)]
     for shape in next(iter(results.values())).shares:
         cells = (percent(one.shares[shape]) for one in results.values())
-        lines.append(f"{shape:20}" + "".join(f"{cell:>20}" for cell in cells))
+        lines.append(f"{shape:20}" + "".join(f"{cell:>22}" for cell in cells))
     return lines
 
 
@@ -172,7 +177,9 @@ def sections(args: argparse.Namespace, everything: dict[str, Any]) -> list[str]:
         there = {key: gemm for key, gemm in untuned.items() if tried.get(key)}
         if there:
             fresh, numbers = by_rule(tuned, there, times), by_number(tuned, there, times)
-            lines += [f"{dtype}, {len(there)} shapes that were never tuned:", "", *table(fresh), ""]
+            tried_each = round(median(len(times[key]) for key in there))
+            heading = f"{dtype}, {len(there)} shapes that were never tuned, beside the fastest of"
+            lines += [f"{heading} {tried_each} configs (median):", "", *table(fresh), ""]
             lines += ["The same by the number of configs to choose from:", "", *curve(numbers), ""]
             found["never_tuned"] = {k: one.to_json() for k, one in fresh.items()}
             found["by_number"] = {
@@ -180,6 +187,8 @@ def sections(args: argparse.Namespace, everything: dict[str, Any]) -> list[str]:
             }
             if not args.quiet:
                 print("\n".join([f"\n{kind}, never tuned", *per_shape(fresh)]))
+        else:
+            lines += [f"{dtype}, shapes that were never tuned: not measured.", ""]
         everything[kind] = found
     return lines
 
@@ -198,7 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--tuned", type=Path, default=data_path("tuning.db"), help="database to choose from")
-    add("--device", default=KEY, help="key of the device")
+    add("--device", help="key of the device (default: the H100, or the only one there is)")
     add("--reference", type=Path, default=REFERENCE, help="where those of the file were tuned")
     add("--times", nargs="*", type=Path, help="databases with more measured times")
     add("--shapes-file", type=Path, default=UNTUNED, help="shapes that were never tuned")
@@ -209,6 +218,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.times is None:
         args.times = [MEASURED] if MEASURED.exists() else []
+    args.device = args.device or device_in(args.tuned)
     everything: dict[str, Any] = {}
     lines = sections(args, everything)
     print("\n" + "\n".join(lines))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,33 @@ def test_results_of_the_fresh_shapes_are_never_chosen_from(tuned: Path, tmp_path
     found = run(tmp_path, "--tuned", str(both), "--reference", str(both), "--times")
     assert set(found["leave_one_out"]["lookup"]["shares"]) == {SMALL.shape, LARGE.shape}
     assert found["never_tuned"]["lookup"]["shares"][FRESH.shape] < 1
+
+
+def test_the_most_useful_pairs_are_measured_first(
+    tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    choices, portfolio = import_module("choices"), import_module("portfolio")
+    found = choices.Tuned(tuned, DEVICE.key, FRESH.kind, {FRESH.key})
+    times = choices.measured([tuned], DEVICE.key)
+    pairs = portfolio.pairs(found, [FRESH], times)
+    assert len(pairs) == len(set(pairs))
+    assert not [name for gemm, name in pairs if name in times.get(gemm.key, {})]
+    first = [name for gemm, name in pairs if gemm == FRESH]
+    assert first[0] == found.lookup(FRESH, found.leaders, times)
+    assert {("tiled", CONFIGS[0]), ("tiled", CONFIGS[1])} <= set(first)
+
+
+def test_prediction_errors_are_those_of_the_times(tmp_path: Path) -> None:
+    twice = Gemm(m=2048, n=2048, k=4096)
+    path = database(tmp_path / "tuned.db", {LARGE: [2e4], twice: [4e4]})
+    command = [sys.executable, str(SCRIPT.with_name("prediction.py")), "--tuned", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 ordered pairs")
+    # Twice the operations took twice as long; the rule takes 14 us of both for the launch.
+    assert "by operations: median 0 %, worst tenth a factor of 1.00" in done.stdout
+    assert f"worst tenth a factor of {(14 + 26 / 2) / 20:.2f}" in done.stdout
 
 
 def test_tables_go_between_the_marks(tuned: Path, tmp_path: Path) -> None:

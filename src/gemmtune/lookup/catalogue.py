@@ -88,7 +88,7 @@ class Leader:
         if not hasattr(config, "tile_n"):
             return FAMILIES[self.family].launch(config, gemm)[0].workgroups
         # More than one per tile where k is split. Families' own arithmetic takes too long here.
-        each = _workgroups_per_tile(self.family, config, self.gemm)
+        each, _ = _first_pass(self.family, config, self.gemm)
         return each * tiles(gemm, config.tile_m, config.tile_n)
 
     @property
@@ -98,7 +98,7 @@ class Leader:
         Raises:
             ConfigError: as `config`.
         """
-        return _invocations(self.family, self.config, self.gemm)
+        return _first_pass(self.family, self.config, self.gemm)[1]
 
     @property
     def stale(self) -> bool:
@@ -117,14 +117,11 @@ def _config(family: str, text: str) -> Config:
 
 
 @lru_cache(maxsize=4096)
-def _workgroups_per_tile(family: str, config: Any, gemm: Gemm) -> float:
+def _first_pass(family: str, config: Any, gemm: Gemm) -> tuple[float, int]:
+    """Workgroups per tile, where there are tiles, and invocations of each."""
     first = FAMILIES[family].launch(config, gemm)[0]
-    return first.workgroups / max(tiles(gemm, config.tile_m, config.tile_n), 1)
-
-
-@lru_cache(maxsize=4096)
-def _invocations(family: str, config: Any, gemm: Gemm) -> int:
-    return math.prod(FAMILIES[family].launch(config, gemm)[0].workgroup_size)
+    tile = getattr(config, "tile_m", 1), getattr(config, "tile_n", 1)
+    return first.workgroups / max(tiles(gemm, *tile), 1), math.prod(first.workgroup_size)
 
 
 def generator_hash(family: str) -> str:
