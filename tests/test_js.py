@@ -22,8 +22,10 @@ from gemmtune.device import Device, Limits
 from gemmtune.export import Able, Document, Selection, candidates, export, to_text
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
+from gemmtune.lookup import lookup
 from gemmtune.problem import Gemm
 from gemmtune.store import Store
+from strategies import MATRICES
 
 MODULE = data_path("js") / "gemmtune.js"
 PAGES = Path(__file__).parent / "browser"
@@ -99,8 +101,55 @@ def test_the_module_is_small_and_needs_nothing() -> None:
     assert "console" not in text
 
 
-def test_choices_are_those_of_python(document: Document, tmp_path: Path) -> None:
+def chosen(document: Document, cases: list[tuple[Gemm, Able]], folder: Path) -> list[Any]:
+    """What gemmtune.js chooses for each of the cases."""
     node = required("node")
+    vectors = folder / "vectors.json"
+    found = [{"problem": gemm.to_json(), "able": able.to_json()} for gemm, able in cases]
+    vectors.write_text(json.dumps({"document": document.to_json(), "cases": found}))
+    # Older Nodes take a file for an ES module by its name only.
+    module = shutil.copy(MODULE, folder / "gemmtune.mjs")
+    command = [node, str(PAGES / "vectors.mjs"), str(module), str(vectors)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    answers: list[Any] = json.loads(run.stdout)
+    return answers
+
+
+def test_what_won_without_checks_is_predicted_alike_everywhere(tmp_path: Path) -> None:
+    device = replace(MATRICES, device_id=0x2330, driver="580.1")
+    whole = Gemm(m=1024, n=1024, k=1024, a="f16", b="f16", c="f16")
+    config = replace(
+        FAMILIES["coopmat"].default(whole, device),
+        dims="static",  # type: ignore[call-arg]
+        checked=False,
+    )
+    path = tmp_path / "tuned.db"
+    with Store.open(path) as store:
+        add(store, 1e5, config, device=device, gemm=whole, family="coopmat")
+        document = export([store], Selection(dialect="tint"), "gemmtune test")
+    able = Able(
+        dialect="tint",
+        limits=dict.fromkeys(LIMITS, 1024 * 1024),
+        features=tuple({name for one in document.kernels for name in one.needs.features}),
+        subgroup_size=device.subgroup_size,
+    )
+    edges = replace(whole, m=1000, n=1000)
+    ((answer,), here) = (
+        chosen(document, [(edges, able)], tmp_path),
+        lookup(edges, device=device, path=path),
+    )
+    (near, *_), (there, *_) = candidates(document, edges, able), answer["chosen"]
+    assert (near.source, here.source, there["source"]) == ("near", "near", "near")
+    assert near.id == there["id"]
+    launch_ns = document.speed.launch_ns
+    # As many whole tiles and the same sums: all that is left is what the checks cost.
+    assert here.time_ns == pytest.approx(launch_ns + (1.3e5 - launch_ns))
+    assert near.time_ns == pytest.approx(here.time_ns)
+    assert there["time_ns"] == pytest.approx(here.time_ns)
+
+
+def test_choices_are_those_of_python(document: Document, tmp_path: Path) -> None:
     small = list(problems(KINDS | MORE_KINDS))
     large = [replace(gemm, m=gemm.m * 16, n=gemm.n * 24, stride_c=None) for gemm in small]
     ables = [
@@ -110,22 +159,8 @@ def test_choices_are_those_of_python(document: Document, tmp_path: Path) -> None
         Able(dialect="tint", limits=LIMITS | {"maxComputeInvocationsPerWorkgroup": 64}),
     ]
     cases = list(product([*small, *large, Gemm(m=8, n=8, k=8, activation="silu")], ables))
-    vectors = tmp_path / "vectors.json"
-    vectors.write_text(
-        json.dumps(
-            {
-                "document": document.to_json(),
-                "cases": [{"problem": g.to_json(), "able": able.to_json()} for g, able in cases],
-            }
-        )
-    )
-    # Older Nodes take a file for an ES module by its name only.
-    module = shutil.copy(MODULE, tmp_path / "gemmtune.mjs")
-    command = [node, str(PAGES / "vectors.mjs"), str(module), str(vectors)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
     sources = set()
-    for (gemm, able), found in zip(cases, json.loads(run.stdout), strict=True):
+    for (gemm, able), found in zip(cases, chosen(document, cases, tmp_path), strict=True):
         wanted = candidates(document, gemm, able)
         assert found["kind"] == gemm.kind
         assert [(one["id"], one["source"]) for one in found["chosen"]] == [

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gemmtune.export.values import Document, Portable
-from gemmtune.lookup import distance, doubt
+from gemmtune.lookup import CHECKS_COST, distance, doubt
 from gemmtune.problem import Gemm
 
 LARGE = 1024
@@ -86,7 +86,9 @@ def candidates(document: Document, gemm: Gemm, able: Able) -> list[Chosen]:
             name = one.kernel if good(one.kernel) else one.general
             if name is None or not good(name) or (name in near and near[name][2] <= far):
                 continue
-            time_ns = _predicted(document, kernels[name], one.time_ns, tuned.gemm, gemm)
+            lost = kernels[one.kernel].needs.unchecked and not kernels[name].needs.unchecked
+            took_ns = one.time_ns * (CHECKS_COST if lost else 1.0)
+            time_ns = _predicted(document, kernels[name], took_ns, tuned.gemm, gemm)
             near[name] = (time_ns * doubt(far), time_ns, far)
     ranked = sorted((rank, name, time_ns) for name, (rank, time_ns, _) in near.items())
     found += [Chosen(id=name, source="near", time_ns=time_ns) for _, name, time_ns in ranked]

@@ -1,11 +1,8 @@
-// Runs what `gemmtune export --dialect tint` writes. Selects as export/select.py; see gemmtune.d.ts.
+// Runs what `gemmtune export` writes. Selects as export/select.py; types: gemmtune.d.ts.
 const SIDES = ["m", "n", "k"], ALL = [...SIDES, "batch"];
-const STRIDES = ["stride_a", "stride_b", "stride_c"];
-const DEFAULTS = {
-	a: "f32", b: "f32", c: "f32", acc: "f32", batch: 1, alpha: 1, beta: 0,
-};
+const problem = (given) =>
+	({ a: "f32", b: "f32", c: "f32", acc: "f32", batch: 1, alpha: 1, beta: 0, ...given });
 const up = (a, b) => Math.ceil(a / b);
-const problem = (given) => ({ ...DEFAULTS, ...given });
 const packed = (g, s) => ({ a: g.m * g.k, b: g.k * g.n, c: g.m * g.n })[s.at(-1)];
 const size = (g, s) => g[s] ?? packed(g, s); // a side, or a stride in elements
 export function kind(g) {
@@ -16,26 +13,25 @@ export function kind(g) {
 }
 export const bytes = (g, s) => s === "bias" ? (g.bias ? g.n * +g.c.slice(1) / 8 : 0)
 	: g.batch && ((g.batch - 1) * size(g, `stride_${s}`) + packed(g, s)) * +g[s].slice(1) / 8;
-
 const traffic = (g) =>
 	bytes(g, "a") + bytes(g, "b") + bytes(g, "bias") + bytes(g, "c") * (g.beta ? 2 : 1);
 
-const same = (g, h) => [...ALL, ...(g.batch > 1 ? STRIDES : [])]
+const same = (g, h) => (g.batch > 1 ? [...ALL, "stride_a", "stride_b", "stride_c"] : ALL)
 	.every((s) => size(g, s) === size(h, s));
 export const count = (rule, g) => SIDES.reduce(
 	(all, s) => all * (rule[`tile_${s}`] ? up(g[s], rule[`tile_${s}`]) : 1),
 	rule.times * g.batch * (rule.elements ? up(g.m * g.n, rule.elements) : 1));
 
 const fits = ({ dialect, needs, valid }, g, able) => (!dialect || dialect === able.dialect)
-	&& needs.features.every((name) => able.features.includes(name))
-	&& Object.entries(needs.limits).every(([name, least]) => able.limits[name] >= least)
+	&& needs.features.every((s) => able.features.includes(s))
+	&& Object.entries(needs.limits).every(([s, min]) => able.limits[s] >= min)
 	&& (!needs.subgroup_size || needs.subgroup_size === able.subgroup_size)
 	&& Object.entries(valid).every(([s, { min = 0, max = Infinity, multiple = 1 }]) =>
 		(s[1] && g.batch <= 1)
-		|| (size(g, s) >= min && size(g, s) <= max && size(g, s) % multiple === 0));
+		|| ((s = size(g, s)) >= min && s <= max && s % multiple === 0));
 
-const doublings = (g, h) => Math.round(1e6 * Math.sqrt(ALL.reduce((sum, s) =>
-	sum + Math.log2(Math.max(g[s], 1) / Math.max(h[s], 1)) ** 2, 0))) / 1e6;
+const doublings = (g, h) => Math.round(1e6 * Math.hypot(...ALL.map((s) =>
+	Math.log2(Math.max(g[s], 1) / Math.max(h[s], 1))))) / 1e6;
 
 function predict({ at_once, busy = 1, launch_ns, bytes_per_ns }, one, time, from, to) {
 	const [x, y, z] = one.workgroup_size, all = at_once * Math.max(busy / (x * y * z), 1);
@@ -57,7 +53,9 @@ export function candidates(doc, given, able) {
 			if (same(g, h)) {
 				if (id === kernel) exact.push({ id, source: "exact", time_ns });
 			} else if (id && !(near[id]?.far <= far)) {
-				const time = predict(doc.model, doc.kernels[id].passes[0], time_ns, h, g);
+				const { needs, passes } = doc.kernels[id]; // 1.3: bounds checks
+				const time = predict(doc.model, passes[0],
+					time_ns * (doc.kernels[kernel].needs.unchecked > needs.unchecked ? 1.3 : 1), h, g);
 				near[id] = { id, source: "near", time_ns: time, far, rank: time * (1 + 0.05 * far) };
 			}
 		}
@@ -80,7 +78,7 @@ function buffer(device, length, usage, data) {
 	}
 	return made;
 }
-const STORAGE = 0x8c; // with COPY_SRC and COPY_DST
+const STORAGE = 0x8c; // and COPY_SRC, COPY_DST
 
 class Plan {
 	constructor(fields) {

@@ -8,10 +8,11 @@ from __future__ import annotations
 from gemmtune.lookup.answer import Lookup, Source
 from gemmtune.lookup.find import answer, lookup, record, recorded, recorders, refresh
 from gemmtune.lookup.paths import default_paths, search_path, user_database
-from gemmtune.lookup.predict import Speed, distance, doubt
+from gemmtune.lookup.predict import CHECKS_COST, Speed, distance, doubt
 from gemmtune.lookup.record import Record, Wanted, read_record
 
 __all__ = [
+    "CHECKS_COST",
     "Lookup",
     "Record",
     "Source",

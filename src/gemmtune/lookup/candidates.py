@@ -14,7 +14,7 @@ from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import check_problem
 from gemmtune.lookup.answer import Lookup, Source
 from gemmtune.lookup.catalogue import Catalogue, Leader, generator_hash
-from gemmtune.lookup.predict import Speed, distance, doubt, likeness
+from gemmtune.lookup.predict import CHECKS_COST, Speed, distance, doubt, likeness
 from gemmtune.problem import Gemm
 from gemmtune.schema import Fingerprints
 from gemmtune.ties import tied
@@ -22,8 +22,6 @@ from gemmtune.ties import tied
 if TYPE_CHECKING:
     from gemmtune.job import Versions
 
-CHECKS_COST = 1.3
-"""Times as long as without bounds checks; 257 against 192 TFLOP/s were measured on an H100."""
 REACH = 4.0
 """Doublings up to which a predicted time is told."""
 NEAR_SHARE, SHARE_PER_DOUBLING, LEAST_SHARE = 0.97, 0.03, 0.5
