@@ -47,10 +47,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
 """
 
 
-def copy_gbps(gpu: Gpu, moved_bytes: int) -> tuple[float, int]:
+def copy_gbps(gpu: Gpu, moved_bytes: int, rotated_bytes: int = ROTATED_BYTES) -> tuple[float, int]:
     """Bytes read and written per nanosecond, and the grid that reached it."""
     half = moved_bytes // 2 // 16 * 16
-    pairs = max(2, ROTATED_BYTES // moved_bytes)
+    pairs = max(2, rotated_bytes // moved_bytes)
     buffers = [(gpu.buffer(half), gpu.buffer(half)) for _ in range(pairs)]
     (pipeline,) = gpu.pipelines(WGSL, BINDINGS, ("main",))
     groups = [gpu.bind_group(BINDINGS, pair) for pair in buffers]

@@ -1,10 +1,15 @@
 """How long onnxruntime-webgpu takes for one MatMul: prints JSON with median ns, spread, samples.
 
-    python benchmarks/onnxruntime_webgpu.py 4096x4096x4096 f16
+    python benchmarks/onnxruntime_webgpu.py 4096x4096x4096 f16 512x1152x896 f32
 
-A model of one MatMul and one of many in a row are run in turn; the difference of their times is
-that of the MatMuls between, free of transfers and of the host. So m x k must be k x n: square
-problems only. Needs the packages onnx and onnxruntime-webgpu; plain onnxruntime has no WebGPU.
+Without arguments it reads such pairs from its input, one a line, and answers each with a line; it
+keeps the sessions of the last problem, so that asking again costs the measuring only.
+
+A and B are constants of the model, already on the device, and are the same in every MatMul, so in
+cache where they fit. A model of one MatMul and one of many are run in turn; the difference of their
+times is that of the MatMuls more, free of transfers and of the host. No optimisation is allowed,
+which would fold constants and drop what is computed twice; the kernel of MatMul stays the same.
+Needs the packages onnx and onnxruntime-webgpu; plain onnxruntime has no WebGPU.
 """
 
 from __future__ import annotations
@@ -13,27 +18,80 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-CHAIN = 17
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLES = 7
+WARM_S = 0.1
+CHECKED_ROWS = 4
+"""Of C; the model gives no more of it, for it has to come back from the device."""
+LEAST, MOST = 5, 65
 """MatMuls of the longer model."""
-ROUNDS = 9
+LONG_FLOPS = 4e11
+"""What they should add up to: 20 ms at 20 TFLOP/s."""
+BLOCK = 1_000_003
+"""Random elements before they come again: making gigabytes of them would take longer."""
+LARGEST_BYTES = 1_900_000_000
+"""A model is one message of protobuf, which ends at 2 GiB."""
+KINDS = {"f32": np.float32, "f16": np.float16}
 
 
-def model(size: int, dtype: str, length: int) -> bytes:
-    """X W W ... W, ``length`` times."""
-    from onnx import TensorProto, helper
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A product and its operands."""
 
-    kind = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16}[dtype]
-    names = ["x", *(f"y{i}" for i in range(1, length)), "y"]
-    nodes = [
-        helper.make_node("MatMul", [names[i], "w"], [names[i + 1]], name=f"m{i}")
-        for i in range(length)
-    ]
-    shape = [size, size]
-    inputs = [helper.make_tensor_value_info(name, kind, shape) for name in ("x", "w")]
-    outputs = [helper.make_tensor_value_info("y", kind, shape)]
-    graph = helper.make_graph(nodes, "chain", inputs, outputs)
+    a: NDArray[Any]
+    b: NDArray[Any]
+    length: int
+
+
+def problem(shape: str, dtype: str) -> Problem:
+    """Operands for MxNxK or MxNxKxBATCH."""
+    m, n, k, *batch = (int(part) for part in shape.split("x"))
+    kind, rng = KINDS[dtype], np.random.default_rng(1)
+
+    def operand(rows: int, columns: int) -> NDArray[Any]:
+        size = (*batch, rows, columns)
+        block = rng.uniform(-0.5, 0.5, min(BLOCK, int(np.prod(size)))).astype(kind)
+        return np.resize(block, size)
+
+    flops = 2 * m * n * k * (batch or [1])[0]
+    length = max(LEAST, min(MOST, round(LONG_FLOPS / max(flops, 1))))
+    made = Problem(a=operand(m, k), b=operand(k, n), length=length)
+    if made.a.nbytes + made.b.nbytes > LARGEST_BYTES:
+        raise ValueError(f"{shape} {dtype}: its operands do not fit one ONNX file")
+    return made
+
+
+def model(one: Problem, length: int) -> bytes:
+    """A B, ``length`` times; the first rows of the last come back."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    kind = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}[one.a.dtype.name]
+    axis, rows = one.a.ndim - 2, min(CHECKED_ROWS, one.a.shape[-2])
+    constants = {
+        "a": one.a,
+        "b": one.b,
+        "first": np.array([0], np.int64),
+        "last": np.array([rows], np.int64),
+        "axis": np.array([axis], np.int64),
+    }
+    nodes = [helper.make_node("MatMul", ["a", "b"], [f"c{i}"], name=f"c{i}") for i in range(length)]
+    cut = [f"c{length - 1}", "first", "last", "axis"]
+    nodes.append(helper.make_node("Slice", cut, ["rows"], name="rows"))
+    shape = [*one.a.shape[:-2], rows, one.b.shape[-1]]
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [],
+        [helper.make_tensor_value_info("rows", kind, shape)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
     opset = [helper.make_opsetid("", 17)]
     return bytes(helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString())
 
@@ -49,37 +107,68 @@ def session(text: bytes) -> Any:
     wanted = "WebGpuExecutionProvider"
     if wanted not in onnxruntime.get_available_providers():
         raise RuntimeError(f"onnxruntime {onnxruntime.__version__} has no {wanted}")
-    return onnxruntime.InferenceSession(text, providers=[wanted])
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return onnxruntime.InferenceSession(text, options, providers=[wanted], enable_fallback=0)
+
+
+@lru_cache(maxsize=1)
+def opened(shape: str, dtype: str) -> tuple[Any, Any, int, float]:
+    """The shorter model, the longer one, its length, and how far off its numbers are."""
+    one = problem(shape, dtype)
+    short, long = (session(model(one, length)) for length in (1, one.length))
+    got = long.run(None, {})[0].astype(np.float64)
+    rows = one.a[..., :CHECKED_ROWS, :].astype(np.float64)
+    # Column by column, for B in float64 may take gigabytes.
+    columns = range(0, one.b.shape[-1], 4096)
+    right = np.concatenate(
+        [rows @ one.b[..., i : i + 4096].astype(np.float64) for i in columns], axis=-1
+    )
+    error = float(np.abs(got - right).max() / np.abs(right).max())
+    short.run(None, {})
+    return short, long, one.length, error
+
+
+def seconds(one: Any) -> float:
+    began = time.perf_counter()
+    one.run(None, {})
+    return time.perf_counter() - began
+
+
+def measure(shape: str, dtype: str) -> dict[str, Any]:
+    """What `main` prints.
+
+    Raises:
+        RuntimeError: there is no WebGPU.
+        ValueError: the problem is none, or too large.
+    """
+    short, long, length, error = opened(shape, dtype)
+    until = time.perf_counter() + WARM_S
+    while time.perf_counter() < until:
+        seconds(long)
+    times = [(seconds(long) - seconds(short)) / (length - 1) * 1e9 for _ in range(SAMPLES)]
+    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+    if median <= 0:
+        raise ValueError(f"{shape} {dtype}: too short to be told from the host's time")
+    spread = (high - low) / median
+    return {"ns": median, "spread": spread, "samples": SAMPLES, "error": error}
+
+
+def asked() -> Iterator[list[str]]:
+    if sys.argv[1:]:
+        yield from ([*pair] for pair in zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+    else:
+        yield from (line.split() for line in sys.stdin)
 
 
 def main() -> None:
-    import numpy as np
-
-    shape, dtype = sys.argv[1], sys.argv[2]
-    m, n, k = (int(part) for part in shape.split("x"))
-    if not m == n == k:
-        raise SystemExit(f"{shape}: only square problems can be chained")
-    rng = np.random.default_rng(1)
-    kind = {"f32": np.float32, "f16": np.float16}[dtype]
-    x = rng.uniform(-0.5, 0.5, (m, k)).astype(kind)
-    # Keeps the values' size from one product to the next.
-    w = (rng.uniform(-0.5, 0.5, (k, n)) * np.sqrt(12 / k)).astype(kind)
-    short, long = (session(model(m, dtype, length)) for length in (1, CHAIN))
-    got = short.run(None, {"x": x, "w": w})[0][:4].astype(np.float64)
-    right = x[:4].astype(np.float64) @ w.astype(np.float64)
-    error = float(np.abs(got - right).max() / np.abs(right).max())
-
-    def seconds(one: Any) -> float:
-        began = time.perf_counter()
-        one.run(None, {"x": x, "w": w})
-        return time.perf_counter() - began
-
-    for one in (short, long):
-        seconds(one)
-    times = [(seconds(long) - seconds(short)) / (CHAIN - 1) * 1e9 for _ in range(ROUNDS)]
-    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
-    spread = (high - low) / median
-    print(json.dumps({"ns": median, "spread": spread, "samples": ROUNDS, "error": error}))
+    for shape, dtype in asked():
+        try:
+            answer = measure(shape, dtype)
+        except Exception as error:  # onnxruntime's own have no base class but this
+            answer = {"failure": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ _Part = tuple[int, int, int]
 
 KEPT_BYTES = 1024**3
 """A problem's buffers stay on the device between jobs up to this size at least."""
+KEPT_KERNELS = 8
+"""So many of the last ones need not be compiled again, e.g. those that are measured in turn."""
 SHARED_BYTES = 24 * 1024**3
 """Of a discrete GPU, for what all of its workers keep: one with less memory fails first, and then
 has fewer workers."""
@@ -93,6 +95,7 @@ class Runner:
         self._watch: timing.Stopwatch | None = None
         self._sentinel: Sentinel | None = None
         self._problem: _Problem | None = None
+        self._compiled: dict[Any, tuple[Any, ...]] = {}
 
     @property
     def device(self) -> Device:
@@ -111,19 +114,29 @@ class Runner:
             reasons = check_problem(job.gemm, self.device)
             if reasons:
                 raise JobError("validation", f"{job.gemm.key}: {'; '.join(reasons)}")
-            kernel = job.kernel
+            pipelines = self._pipelines(job)
+        except JobError as error:
+            return _failed(job, error, compile_s=time.perf_counter() - started)
+        return Compiled(job=job, pipelines=pipelines, compile_s=time.perf_counter() - started)
+
+    def _pipelines(self, job: Job) -> tuple[Any, ...]:
+        """Those of the kernel; kept from one of the last jobs where it was the same."""
+        kernel = job.kernel
+        bindings = kernel_bindings(job.gemm, workspace=kernel.workspace_bytes > 0)
+        entry_points = tuple(launch.entry_point for launch in kernel.launches)
+        key = (kernel.wgsl, bindings, entry_points, kernel.unchecked)
+        pipelines = self._compiled.pop(key, None)
+        if pipelines is None:
             pipelines = self._gpu.pipelines(
-                kernel.wgsl,
-                kernel_bindings(job.gemm, workspace=kernel.workspace_bytes > 0),
-                [launch.entry_point for launch in kernel.launches],
-                unchecked=kernel.unchecked,
+                kernel.wgsl, bindings, entry_points, unchecked=kernel.unchecked
             )
             if self.device.software:
                 # Software drivers compile at the first dispatch; one without work brings it on.
                 self._first_dispatch(job, pipelines)
-        except JobError as error:
-            return _failed(job, error, compile_s=time.perf_counter() - started)
-        return Compiled(job=job, pipelines=pipelines, compile_s=time.perf_counter() - started)
+        self._compiled[key] = pipelines
+        if len(self._compiled) > KEPT_KERNELS:
+            del self._compiled[next(iter(self._compiled))]
+        return pipelines
 
     def _first_dispatch(self, job: Job, pipelines: tuple[Any, ...]) -> None:
         nothing = Gemm(m=0, n=0, k=0, bias=job.gemm.bias)
