@@ -2,9 +2,9 @@
 
     python benchmarks/plot_peers.py h100.json --table h100.md --plot h100.svg --plot h100.png
 
-The plot has a panel for each dtype, in it the shapes set by set; a mark is a contestant's speed as
-a share of cuBLAS, or, where that did not run or with ``--of roofline``, of the shortest time that
-the device's ceilings allow. It needs `pip install matplotlib`; the table needs nothing.
+The plot has, for each dtype, the shapes set by set and every contestant's speed as a share of
+cuBLAS and, below, of the roofline: the shortest time that the device's ceilings allow. What was not
+measured is left out. It needs `pip install matplotlib`; the table needs nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ MARKS = {
     ORT: ("#E69F00", "s", 16),
     CUBLAS: ("#000000", "_", 40),
 }
+MEASURES = ("cuBLAS", "roofline")
 WIDTH_IN = 9.0
 PANEL_IN = 2.5
 HEAD = (
@@ -133,11 +135,11 @@ def summary(rows: list[Row]) -> list[str]:
     return lines + [text for why in failed for text in ("", f"Left out, {why}")]
 
 
-def plot(results: Results, paths: list[Path], of: str) -> None:
+def plot(results: Results, paths: list[Path], measures: Sequence[str]) -> None:
     """Writes the plot to each of ``paths``, in the format that its name ends in.
 
     Raises:
-        SystemExit: matplotlib is not installed.
+        SystemExit: matplotlib is not installed, or there is nothing to show.
     """
     try:
         import matplotlib
@@ -148,47 +150,63 @@ def plot(results: Results, paths: list[Path], of: str) -> None:
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "peers", "font.size": 9})
     from matplotlib import pyplot
 
-    dtypes = panels(results)
-    height = PANEL_IN * len(dtypes) + 1.0
+    shown = shown_panels(results, measures)
     figure, axes = pyplot.subplots(
-        len(dtypes), 1, figsize=(WIDTH_IN, height), squeeze=False, layout="constrained"
+        len(shown),
+        1,
+        figsize=(WIDTH_IN, PANEL_IN * len(shown) + 0.5),
+        squeeze=False,
+        layout="constrained",
     )
-    for axis, (dtype, groups) in zip(axes[:, 0], dtypes.items(), strict=True):
-        measure = measured_against(results, groups, of)
-        draw(axis, results, groups, measure)
-        axis.set_ylabel(f"{dtype}\nshare of {measure}")
-    handles = {label: h for a in figure.axes for h, label in zip(*legend(a), strict=True)}
+    for index, (axis, (dtype, of)) in enumerate(zip(axes[:, 0], shown, strict=True)):
+        first = index == 0 or shown[index - 1][0] != dtype
+        last = index == len(shown) - 1 or shown[index + 1][0] != dtype
+        draw(axis, results, panels(results)[dtype], of, named=first, ticked=last)
+        axis.set_ylabel(f"{dtype}\nshare of {of}")
+    handles = {}
+    for axis in figure.axes:
+        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     figure.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False
+        [handles[name] for name in CONTESTANTS if name in handles],
+        [name for name in CONTESTANTS if name in handles],
+        loc="outside upper center",
+        ncols=len(CONTESTANTS),
+        frameon=False,
     )
+    # Laid out once: every file shows the same.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for path in paths:
         # Without the date, which would make every file differ.
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
 
-def legend(axis: Any) -> tuple[list[Any], list[str]]:
-    handles, labels = axis.get_legend_handles_labels()
-    return handles, labels
+def shown_panels(results: Results, measures: Sequence[str]) -> list[tuple[str, str]]:
+    """Dtypes, and what is 100 % there, as far as anything is known of that."""
+    found = [
+        (dtype, of)
+        for dtype, groups in panels(results).items()
+        for of in measures
+        if any(share(results, row, OURS, of) is not None for g in groups.values() for row in g)
+    ]
+    if not found:
+        sys.exit("nothing to plot: neither cuBLAS ran nor are both ceilings known (--peak-tflops)")
+    return found
 
 
-def measured_against(results: Results, groups: dict[str, list[Row]], of: str) -> str:
-    """What is 100 % in a panel: ``of``, or the other one where nobody has a share of that."""
-    rows = [row for group in groups.values() for row in group]
-    others = ("cuBLAS", "roofline") if of == "cuBLAS" else ("roofline", "cuBLAS")
-    for kind in others:
-        if any(share(results, row, OURS, kind) is not None for row in rows):
-            return kind
-    sys.exit("nothing to plot: neither cuBLAS ran nor are both ceilings known (--peak-tflops)")
-
-
-def draw(axis: Any, results: Results, groups: dict[str, list[Row]], of: str) -> None:
-    """One panel: shapes side by side, a gap and a name for each set."""
+def draw(
+    axis: Any, results: Results, groups: dict[str, list[Row]], of: str, *, named: bool, ticked: bool
+) -> None:
+    """One panel: shapes side by side, a gap after each set; with names of sets and of shapes."""
     ticks: list[tuple[float, str]] = []
     points: dict[str, list[tuple[float, float]]] = {}
     x = 0.0
     for group, rows in groups.items():
-        axis.text(x - 0.5, 1.02, group, transform=axis.get_xaxis_transform(), weight="bold")
+        if named:
+            axis.text(x - 0.5, 1.02, group, transform=axis.get_xaxis_transform(), weight="bold")
+        if x:
+            axis.axvline(x - 1.0, color="0.75", linewidth=0.8)
         for row in rows:
             ticks.append((x, row.gemm.shape))
             for name in CONTESTANTS:
@@ -196,17 +214,17 @@ def draw(axis: Any, results: Results, groups: dict[str, list[Row]], of: str) -> 
                 if value is not None:
                     points.setdefault(name, []).append((x, value))
             x += 1.0
-        axis.axvline(x, color="0.85", linewidth=0.8)
         x += 1.0
-    for name, (colour, mark, size) in MARKS.items():
-        places, values = zip(*points[name], strict=True) if name in points else ((), ())
-        if values and not (name == CUBLAS and of == "cuBLAS"):
-            axis.scatter(places, values, size, colour, mark, label=name, zorder=3)
-    axis.axhline(1.0, color="black", linewidth=1.0, label=of, linestyle=("-", "--")[of != "cuBLAS"])
-    axis.set_xticks([place for place, _ in ticks], [name for _, name in ticks])
+    axis.axhline(1.0, color="black", linewidth=0.8)
+    for name, (colour, marker, size) in MARKS.items():
+        if name in points:
+            places, values = zip(*points[name], strict=True)
+            axis.scatter(places, values, size, colour, marker=marker, label=name, zorder=3)
+    axis.set_xticks([place for place, _ in ticks], [name for _, name in ticks] if ticked else [])
     axis.tick_params(axis="x", rotation=90, labelsize=7 if len(ticks) <= 60 else 5)
     axis.set_xlim(-1.0, x - 1.0)
-    axis.set_ylim(bottom=0.0)
+    highest = max(value for marks in points.values() for _, value in marks)
+    axis.set_ylim(0.0, 1.06 * max(highest, 1.0))
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axis.grid(axis="y", color="0.85", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
@@ -217,13 +235,13 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="a file of peers.py")
     parser.add_argument("--table", type=Path, help="Markdown file; default: printed")
     parser.add_argument("--plot", type=Path, action="append", default=[], help=".svg or .png")
-    parser.add_argument("--of", choices=("cuBLAS", "roofline"), default="cuBLAS")
+    parser.add_argument("--of", choices=MEASURES, help="show shares of one only; default: of both")
     args = parser.parse_args()
     results = Results.read(args.results)
     if not results.rows:
         sys.exit(f"{args.results} has no problem yet; run peers.py further")
     if args.plot:
-        plot(results, args.plot, args.of)
+        plot(results, args.plot, [args.of] if args.of else MEASURES)
     if args.table:
         args.table.write_text(table(results) + "\n", encoding="utf-8")
     else:

@@ -20,7 +20,14 @@ from gemmtune.executors import list_devices
 from gemmtune.executors.local import adapters
 from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError, one_line
 from gemmtune.executors.local.operands import POISON, Helpers, Operands, kernel_bindings
-from gemmtune.executors.local.runner import KEPT_BYTES, Company, Compiled, Runner, kept_bytes
+from gemmtune.executors.local.runner import (
+    KEPT_BYTES,
+    KEPT_KERNELS,
+    Company,
+    Compiled,
+    Runner,
+    kept_bytes,
+)
 from gemmtune.executors.local.timing import Plan, Stopwatch, plan
 from gemmtune.executors.local.verify import HOST_PRODUCTS, Expected, Verifier
 from gemmtune.executors.pool import Pool, worker_command
@@ -610,3 +617,23 @@ def test_choose_says_what_to_install_where_there_is_nothing() -> None:
 def test_messages_become_one_line() -> None:
     assert one_line("error: bad\n  ┌─ wgsl:3:1\n  │\n3 │ x\n") == "error: bad | wgsl:3:1 | 3 │ x"
     assert len(one_line("x" * 5000)) == 600
+
+
+def test_kernels_in_turn_are_compiled_once_and_the_oldest_is_forgotten(gpu: Gpu) -> None:
+    runner = Runner(gpu.device.key, QUICK)
+
+    def pipelines(number: int) -> tuple[Any, ...]:
+        # Comments make them others to the compiler.
+        kernel = written(f"{{ c[at] = value(row, col, matrix); }} // {number}")
+        compiled = runner.compile(Job(id=number, gemm=GEMM, kernel=kernel))
+        assert isinstance(compiled, Compiled)
+        return compiled.pipelines
+
+    first = pipelines(0)
+    other = pipelines(1)
+    assert pipelines(0) is first
+    assert pipelines(1) is other
+    for number in range(2, KEPT_KERNELS + 1):
+        pipelines(number)
+    assert pipelines(1) is other
+    assert pipelines(0) is not first
