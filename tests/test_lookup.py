@@ -225,6 +225,19 @@ def test_what_won_without_checks_is_taken_with_them_where_there_are_edges(
     assert double.config == config
 
 
+def test_what_clamps_its_own_indices_stays_without_checks_where_there_are_edges(
+    store: Store, path: Path
+) -> None:
+    device = replace(MATRICES, device_id=0x2330, driver="580.1")
+    thin = Gemm(m=1, n=1024, k=1024, a="f16", b="f16", c="f16")
+    default = FAMILIES["gemv"].default(thin, device)
+    config = replace(default, dims="static", checked=False)  # type: ignore[call-arg]
+    add(store, 1e4, config, device=device, gemm=thin, family="gemv")
+    found = lookup(replace(thin, n=1001, k=1003), device=device, path=path)
+    assert (found.source, found.config) == ("near", config)
+    assert found.kernel.unchecked
+
+
 def test_alternatives_end_with_what_always_works(store: Store, path: Path) -> None:
     for number in range(12):
         add(store, 100.0 + number, config_of(number), gemm=size(64 + number))

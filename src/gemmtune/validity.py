@@ -224,7 +224,7 @@ def _tile(count: Callable[[int], int], least: int) -> int | None:
 
 
 def generalised(family: str, config: Config, gemm: Gemm, device: Device) -> Config | None:
-    """The same config as a dynamic kernel with every check; None where there is no such.
+    """The same config as a dynamic kernel, with every check if it needs them; None if none works.
 
     It serves sizes that were not tuned where nothing can be rendered any more.
     """
@@ -232,7 +232,11 @@ def generalised(family: str, config: Config, gemm: Gemm, device: Device) -> Conf
     if "dims" not in names or not is_static(family, config, gemm, device):
         return None
     # Only tiles in workgroup memory can be cut off where a matrix ends.
-    wanted = {"dims": "dynamic", "checked": True, "a_from": "workgroup", "b_from": "workgroup"}
-    changes: dict[str, Any] = {name: value for name, value in wanted.items() if name in names}
-    general = replace(config, **changes)
-    return None if FAMILIES[family].check(general, gemm, device) else general
+    wanted = {"dims": "dynamic", "a_from": "workgroup", "b_from": "workgroup"}
+    for more in ({}, {"checked": True}):
+        all_of_them: dict[str, Any] = wanted | more
+        changes = {name: value for name, value in all_of_them.items() if name in names}
+        general = replace(config, **changes)
+        if not FAMILIES[family].check(general, gemm, device):
+            return general
+    return None

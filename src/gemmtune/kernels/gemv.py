@@ -13,21 +13,17 @@ from typing import Any, Literal, get_args
 
 from gemmtune.device import Device
 from gemmtune.kernels.base import (
-    DIMS,
     TOO_SMALL,
-    Config,
-    Dims,
     Family,
     Launch,
     ceil_div,
     check_launch,
     check_problem,
 )
+from gemmtune.kernels.gemv_config import GemvConfig, Side
 from gemmtune.kernels.split import check_split, passes, sharers, widths, workspace_bytes, worthwhile
 from gemmtune.kernels.tile import access_width
 from gemmtune.problem import SIZEOF, Dtype, Gemm
-
-Side = Literal["m", "n"]
 
 MOST = 16
 """Rows or columns of C up to which the family is for a problem: W is read again for every reg_s."""
@@ -35,60 +31,6 @@ MAX_SUMS = 64
 """Sums per invocation beyond which the registers have no room for loads in flight."""
 MAX_LOADED_BYTES = 512
 """Bytes of W that an invocation loads in one step, at most."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GemvConfig(Config):
-    """One point of the family's space; sizes are in elements."""
-
-    side: Side
-    """m: C has few rows, W is B. n: C has few columns, W is A."""
-    reg_s: int
-    """Elements of C's short side per invocation."""
-    reg_l: int
-    """Elements of C's long side per invocation."""
-    lanes_l: int
-    """Invocations of a workgroup along C's long side."""
-    lanes_k: int
-    """Invocations of a workgroup that share the sums along k."""
-    vec: int
-    """Elements of W in one access, along which it lies in memory; 8 in f16 only."""
-    unroll_k: int
-    """Accesses along k that are under way at once, for each of those along the long side."""
-    sg_lanes: int
-    """Invocations whose sums subgroup shuffles add up, 1: none; workgroup memory does the rest."""
-    split_k: int
-    """Workgroups that share the sums of a tile; their parts are added up by a second pass."""
-    dims: Dims
-    """Whether m, n, k are constants of the kernel."""
-
-    @property
-    def tile_m(self) -> int:
-        """Rows of C per workgroup."""
-        return self.reg_s if self.side == "m" else self.lanes_l * self.reg_l
-
-    @property
-    def tile_n(self) -> int:
-        """Columns of C per workgroup."""
-        return self.reg_s if self.side == "n" else self.lanes_l * self.reg_l
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """See `Config.features`."""
-        return ("subgroup",) if self.sg_lanes > 1 else ()
-
-    @property
-    def sg_size(self) -> int:
-        """Lanes of a subgroup; 0: any."""
-        return self.sg_lanes if self.sg_lanes > 1 else 0
-
-    def dot(self, gemm: Gemm) -> bool:
-        """W lies along k in memory."""
-        return gemm.trans_b if self.side == "m" else not gemm.trans_a
-
-    def tile_k(self, gemm: Gemm) -> int:
-        """Depth of one step of a workgroup."""
-        return self.lanes_k * self.unroll_k * (self.vec if self.dot(gemm) else 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,13 +85,8 @@ def _check_shape(c: GemvConfig, gemm: Gemm, device: Device) -> Iterator[str]:
         yield f"reg_l {c.reg_l} is not a multiple of vec {c.vec}"
     if c.lanes_k & (c.lanes_k - 1) or c.sg_lanes & (c.sg_lanes - 1) or c.lanes_k > 256:
         yield f"lanes_k {c.lanes_k} and sg_lanes {c.sg_lanes} must be powers of two up to 256"
-    if c.sg_lanes > 1 and not (dot and device.has("subgroup")):
-        yield "sg_lanes must be 1 without the feature subgroup or where W does not lie along k"
-    elif c.sg_lanes > max(min(c.lanes_k, device.subgroup_size), 1):
-        yield (
-            f"sg_lanes {c.sg_lanes} is more than lanes_k {c.lanes_k} or the subgroup's "
-            f"{device.subgroup_size}"
-        )
+    if c.sg_lanes > 1:
+        yield from _check_shuffles(c, gemm, device)
     if c.reg_s * c.reg_l > MAX_SUMS:
         yield f"{c.reg_s * c.reg_l} sums per invocation, over {MAX_SUMS}"
     loaded = c.unroll_k * c.reg_l * (c.vec if dot else 1) * SIZEOF[dtype]
@@ -158,15 +95,28 @@ def _check_shape(c: GemvConfig, gemm: Gemm, device: Device) -> Iterator[str]:
     yield from check_split(c.split_k, c.tile_k(gemm), gemm)
 
 
+def _check_shuffles(c: GemvConfig, gemm: Gemm, device: Device) -> Iterator[str]:
+    if not device.has("subgroup"):
+        yield "sg_lanes must be 1 without the feature subgroup"
+    elif not c.dot(gemm) and (c.sg_lanes % c.lanes_l or c.lanes_l == c.sg_lanes):
+        yield f"sg_lanes {c.sg_lanes} is not a multiple of lanes_l {c.lanes_l}, as across k it must"
+    elif c.folded(gemm) > c.lanes_k or c.sg_lanes > max(device.subgroup_size, 1):
+        yield (
+            f"sg_lanes {c.sg_lanes} is more than lanes_k {c.lanes_k} or the subgroup's "
+            f"{device.subgroup_size}"
+        )
+
+
 def launch(config: GemvConfig, gemm: Gemm) -> tuple[Launch, ...]:
     """See `Family.launch`."""
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
     invocations = config.lanes_l * config.lanes_k
-    sums = invocations // config.sg_lanes * config.reg_s * config.reg_l
+    folded = config.folded(gemm)
+    sums = invocations // folded * config.reg_s * config.reg_l
     main = Launch(
         workgroups=tiles * gemm.batch,
         workgroup_size=(invocations, 1, 1),
-        workgroup_storage_bytes=sums * SIZEOF["f32"] if config.lanes_k > config.sg_lanes else 0,
+        workgroup_storage_bytes=sums * SIZEOF["f32"] if config.lanes_k > folded else 0,
     )
     return passes(main, config.split_k, gemm)
 
@@ -229,35 +179,42 @@ _COLUMN_LANES = (
     *((32, 1), (64, 1), (128, 1), (32, 2), (64, 2), (128, 2), (16, 4), (32, 4), (64, 4)),
     *((8, 8), (16, 8), (32, 8), (8, 16), (16, 16), (8, 32)),
     # Enough workgroups for a large device without a split, and so without a second pass.
-    *((4, 16), (4, 32), (4, 64), (2, 64), (2, 128)),
+    *((4, 16), (4, 32), (4, 64), (2, 64), (2, 128), (4, 256), (8, 64), (8, 128)),
+    # Long pieces of each row at once, by many invocations.
+    *((256, 1), (128, 4), (64, 8), (32, 16), (16, 32)),
 )
+_PLENTY = 64
+"""Bytes of W in a step beyond which none is loaded ahead, and none is compiled with checks: the
+registers are few, and the rows of the space many."""
 
 
 def space(gemm: Gemm, device: Device) -> Iterator[GemvConfig]:
     """See `Family.space`.
 
     Accesses are the two widest that the alignment allows; an invocation has 16 to 128 bytes of W
-    under way, without a limit below where nothing is aligned.
+    under way, in the widest accesses up to 256, without a limit below where nothing is aligned.
     """
     if supported(gemm, device):
         return
-    side = _side(gemm)
+    side, vectors = _side(gemm), _vectors(gemm)[:2]
     short = max(gemm.m if side == "m" else gemm.n, 1)
-    first = default(gemm, device)
-    dot = first.dot(gemm)
+    dot = default(gemm, device).dot(gemm)
     size = SIZEOF[gemm.b if side == "m" else gemm.a]
-    shuffled = (1, device.subgroup_size) if dot and device.has("subgroup") else (1,)
+    shuffled = {1, device.subgroup_size} if device.has("subgroup") else {1}
     for reg_s, (lanes_l, lanes_k), vec, more, unroll_k, sg_lanes in product(
         sorted({min(short, 8), ceil_div(short, 2), ceil_div(short, 4)}),
         _DOT_LANES if dot else _COLUMN_LANES,
-        _vectors(gemm)[:2],
+        vectors,
         (1, 2, 4),
-        (1, 2, 4, 8),
-        sorted(set(shuffled)),
+        (1, 2, 4, 8, 16),
+        sorted(shuffled),
     ):
         loaded = more * unroll_k * vec * size
-        if loaded > 128 or loaded < 16 * min(vec, 2):
+        most = 256 if vec == vectors[0] > 1 else 128
+        if loaded > most or loaded < 16 * min(vec, 2) or unroll_k > (8 if dot else 16):
             continue
+        if sg_lanes > 1 and not dot and lanes_l > sg_lanes // 4:
+            continue  # hardly any lanes have sums of the same column
         config = GemvConfig(
             side=side,
             reg_s=reg_s,
@@ -270,13 +227,21 @@ def space(gemm: Gemm, device: Device) -> Iterator[GemvConfig]:
             split_k=1,
             dims="static",
         )
-        for split_k, dims in product(_splits(config, gemm), DIMS):
-            if split_k > 1 and dims == "dynamic":
-                continue
-            whole = replace(config, split_k=split_k, dims=dims)
-            fits = next(_check_shape(whole, gemm, device), None) is None
-            if fits and not _check_launch(whole, gemm, device):
-                yield whole
+        yield from _compiled(config, gemm, device, loaded)
+
+
+def _compiled(config: GemvConfig, gemm: Gemm, device: Device, loaded: int) -> Iterator[GemvConfig]:
+    """The legal ones of a config's splits and of the ways to compile them."""
+    for split_k in _splits(config, gemm):
+        split = replace(config, split_k=split_k)
+        if next(_check_shape(split, gemm, device), None) or _check_launch(split, gemm, device):
+            continue
+        yield replace(split, checked=False)
+        if loaded <= _PLENTY:
+            yield replace(split, checked=False, prefetch=True)
+            yield split
+            if split_k == 1:
+                yield replace(split, dims="dynamic")
 
 
 def variables(config: GemvConfig, gemm: Gemm, device: Device) -> dict[str, Any]:
@@ -290,6 +255,7 @@ def variables(config: GemvConfig, gemm: Gemm, device: Device) -> dict[str, Any]:
         "tile_n": config.tile_n,
         "tile_k": config.tile_k(gemm),
         "dot": config.dot(gemm),
+        "folded": config.folded(gemm),
         "w": _large(config, gemm),
         "x": _small(config, gemm),
         **widths(config.split_k, 1 if scattered else min(config.vec, 4), gemm),
