@@ -47,8 +47,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
 """
 
 
-def copy_gbps(gpu: Gpu, moved_bytes: int, rotated_bytes: int = ROTATED_BYTES) -> tuple[float, int]:
-    """Bytes read and written per nanosecond, and the grid that reached it."""
+def copy_gbps(
+    gpu: Gpu, moved_bytes: int, rotated_bytes: int = ROTATED_BYTES, *, alone: bool = False
+) -> tuple[float, int]:
+    """Bytes read and written per nanosecond, and the grid that reached it.
+
+    ``alone``: each copy in a pass of its own, whose begin and end count too.
+    """
     half = moved_bytes // 2 // 16 * 16
     pairs = max(2, rotated_bytes // moved_bytes)
     buffers = [(gpu.buffer(half), gpu.buffer(half)) for _ in range(pairs)]
@@ -61,9 +66,10 @@ def copy_gbps(gpu: Gpu, moved_bytes: int, rotated_bytes: int = ROTATED_BYTES) ->
             Dispatch(pipeline=pipeline, bind_group=groups[i % pairs], groups=(grid, 1, 1))
             for i in range(pairs)
         ]
-        gpu.submit([run] * count, queries)
+        passes = [[run[i % pairs]] for i in range(count)] if alone else [run] * count
+        gpu.submit(passes, queries)
         ticks = gpu.ticks(queries, 2 * count)
-        period = gpu.timestamp_period_ns / pairs
+        period = gpu.timestamp_period_ns / (1 if alone else pairs)
         return [(ticks[2 * i + 1] - ticks[2 * i]) * period for i in range(count)]
 
     began = time.perf_counter()
