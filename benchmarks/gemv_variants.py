@@ -99,6 +99,7 @@ MATRICES = (
     *((1, 4, 1, 64, 1, "workgroup", "workgroup"), (1, 4, 2, 64, 1, "workgroup", "workgroup")),
     *((1, 4, 2, 64, 4, "workgroup", "workgroup"), (2, 1, 2, 64, 8, "workgroup", "workgroup")),
     *((4, 1, 1, 64, 8, "workgroup", "workgroup"), (4, 1, 1, 32, 16, "workgroup", "workgroup")),
+    *((4, 1, 2, 64, 8, "workgroup", "workgroup"), (4, 1, 2, 64, 16, "workgroup", "workgroup")),
     *((2, 1, 2, 32, 8, "workgroup", "storage"), (1, 4, 1, 64, 2, "storage", "storage")),
     *((1, 4, 2, 64, 2, "storage", "storage"), (4, 1, 2, 64, 16, "storage", "storage")),
 )
@@ -119,12 +120,19 @@ def variants(gemm: Gemm) -> Iterator[tuple[str, Config]]:
                 config = dict(zip(names, sizes_in_order, strict=False)) | {"sg_lanes": last}
                 yield "gemv", GemvConfig(**({"split_k": 1} | config | knobs))
     if short == 16:
-        for (sn, sk, fn, tile_k, split_k, a_from, b_from), checked in product(
-            MATRICES, (False, True)
+        for (sn, sk, fn, tile_k, split_k, a_from, b_from), checked, load in product(
+            MATRICES, (False, True), (8, 0)
         ):
             config = {"subgroups_n": sn, "subgroups_k": sk, "frags_n": fn, "tile_k": tile_k}
             config |= {"split_k": split_k, "a_from": a_from, "b_from": b_from, "checked": checked}
-            config |= {"frag": 16, "sg_size": 32, "subgroups_m": 1, "frags_m": 1, "vec": 4}
+            config |= {
+                "load": load,
+                "frag": 16,
+                "sg_size": 32,
+                "subgroups_m": 1,
+                "frags_m": 1,
+                "vec": 4,
+            }
             config |= {"pad": 8, "stages": 1, "prefetch": True, "order": "stream_a", "group_m": 1}
             yield "coopmat", CoopmatConfig(**config, dims="static")
 

@@ -300,6 +300,24 @@ def test_the_tuned_kernel_is_taken_where_the_device_has_its_features(
     assert "subgroup would be faster, but the device lacks the feature" in ready.choice.why
 
 
+def test_a_kernel_tuned_without_checks_runs_without_them_at_edges_and_other_sizes(
+    device: Any, tmp_path: Path
+) -> None:
+    described = context_of(device).device
+    gemm, path = Gemm(m=1, n=99, k=203), tmp_path / "tuned.db"
+    default: Any = FAMILIES["gemv"].default(gemm, described)
+    with Store.open(path) as store:
+        config = replace(default, dims="static", checked=False)
+        add(store, 10.0, config, device=described, gemm=gemm, family="gemv")
+    for one in (gemm, replace(gemm, n=101, k=157)):
+        x, w = values(1, one.k), values(one.k, one.n)
+        ready = plan(device, one, path=path)
+        assert (ready.choice.family, ready.choice.config.unchecked) == ("gemv", True)
+        a, b, c = buffers_of(device, x, w, np.empty((1, one.n), "f4"))
+        ready.run(a, b, c)
+        assert_close(read(device, c, (1, one.n)), x.astype("f8") @ w, "f32")
+
+
 def test_a_kernel_that_the_driver_refuses_gives_way_to_one_that_works(
     device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,7 +202,7 @@ def space(gemm: Gemm, device: Device) -> Iterator[GemvConfig]:
     size = SIZEOF[gemm.b if side == "m" else gemm.a]
     shuffled = {1, device.subgroup_size} if device.has("subgroup") else {1}
     for reg_s, (lanes_l, lanes_k), vec, more, unroll_k, sg_lanes in product(
-        sorted({min(short, 8), ceil_div(short, 2), ceil_div(short, 4)}),
+        sorted({short, ceil_div(short, 2), ceil_div(short, 4)}),
         _DOT_LANES if dot else _COLUMN_LANES,
         vectors,
         (1, 2, 4),
