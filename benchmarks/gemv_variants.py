@@ -110,15 +110,15 @@ def variants(gemm: Gemm) -> Iterator[tuple[str, Config]]:
     side = "m" if gemm.m <= gemm.n else "n"
     along_k = gemm.trans_b if side == "m" else not gemm.trans_a
     short = min(gemm.m, gemm.n)
-    for checked, prefetch in COMPILED:
-        knobs: dict[str, Any] = {"checked": checked, "prefetch": prefetch, "dims": "static"}
-        for reg_s in (1,) if short == 1 else (8, 16) if along_k else (8, 4):
-            knobs |= {"side": side, "reg_s": reg_s}
-            for sizes in ALONG_K if along_k else ACROSS_K:
-                *sizes_in_order, last = sizes
-                names = ("lanes_l", "lanes_k", "reg_l", "vec", "unroll_k", "split_k")
-                config = dict(zip(names, sizes_in_order, strict=False)) | {"sg_lanes": last}
-                yield "gemv", GemvConfig(**({"split_k": 1} | config | knobs))
+    names = ("lanes_l", "lanes_k", "reg_l", "vec", "unroll_k", "split_k")
+    for (*sizes, sg_lanes), reg_s, (checked, prefetch) in product(
+        ALONG_K if along_k else ACROSS_K,
+        (1,) if short == 1 else (8, 16) if along_k else (8, 4),
+        COMPILED,
+    ):
+        config: dict[str, Any] = {"split_k": 1} | dict(zip(names, sizes, strict=False))
+        config |= {"side": side, "reg_s": reg_s, "sg_lanes": sg_lanes, "dims": "static"}
+        yield "gemv", GemvConfig(**config, checked=checked, prefetch=prefetch)
     if short == 16:
         for (sn, sk, fn, tile_k, split_k, a_from, b_from), checked, load in product(
             MATRICES, (False, True), (8, 0)
@@ -274,14 +274,10 @@ def compiled(gemm: Gemm, jobs: list[tuple[Kernel, Future[tuple[Any, ...]]]]) -> 
             print(f"{gemm.key} `{kernel.config.key}` failed: {str(failure)[:80]}\n")
 
 
-def measure(bench: Bench, ready: Iterator[Timed], until_s: float) -> tuple[list[Timed], int]:
-    """Every one that is right, the fastest first, and how many were left out for want of time."""
+def measure(bench: Bench, ready: Iterator[Timed], until_s: float) -> list[Timed]:
+    """Every one that is right and that there is time for, the fastest first."""
     timed: list[Timed] = []
-    left_out = 0
     for one in ready:
-        if timed and time.monotonic() > until_s:
-            left_out += 1
-            continue
         try:
             bench.verify(one)
             bench.time(one, 15)
@@ -289,11 +285,26 @@ def measure(bench: Bench, ready: Iterator[Timed], until_s: float) -> tuple[list[
             print(f"{bench.gemm.key} `{one.kernel.config.key}` failed: {str(failure)[:80]}\n")
             continue
         timed.append(one)
+        if time.monotonic() > until_s:
+            break
     timed.sort(key=lambda one: one.time_ns)
     for one in timed[:AGAIN]:
         bench.time(one, 50)
     timed[:AGAIN] = sorted(timed[:AGAIN], key=lambda one: one.time_ns)
-    return timed, left_out
+    return timed
+
+
+def report(bench: Bench, timed: list[Timed], count: int) -> None:
+    """What the problem's kernels are held against, and their table; ``count`` were to be timed."""
+    gemm = bench.gemm
+    size = gemm.traffic_bytes
+    print(f"## {gemm.key}\n\n{size / 1e6:.1f} MB; {len(timed)} of {count} variants\n")
+    copies = [size / copy_gbps(bench.gpu, size, ROTATED_BYTES, alone=x)[0] for x in (True, False)]
+    print(f"copy: {copies[0] / 1e3:.1f} us alone, {copies[1] / 1e3:.1f} in a row")
+    for name, both in (("read", bench.read()), ("empty", bench.nothing(timed[0]))):
+        print(f"{name}: {us(both[0])} us alone, {us(both[1])} in a row")
+    print()
+    show(timed, AGAIN, copies)
 
 
 def main() -> None:
@@ -332,18 +343,11 @@ def main() -> None:
             left_s = args.limit_s - (time.monotonic() - began)
             until_s = time.monotonic() + left_s / (len(problems) - number) - 2.0
             bench = Bench(gpu, helpers, watch, gemm)
-            timed, left_out = measure(bench, compiled(gemm, jobs[gemm]), until_s)
-            if not timed:
-                continue
-            size = gemm.traffic_bytes
-            copies = [size / copy_gbps(gpu, size, ROTATED_BYTES, alone=x)[0] for x in (True, False)]
-            print(f"## {gemm.key}\n\n{size / 1e6:.1f} MB; {left_out} variants left out\n")
-            print(f"copy: {copies[0] / 1e3:.1f} us alone, {copies[1] / 1e3:.1f} in a row")
-            for name, both in (("read", bench.read()), ("empty", bench.nothing(timed[0]))):
-                print(f"{name}: {us(both[0])} us alone, {us(both[1])} in a row")
-            print()
-            show(timed, AGAIN, copies)
+            timed = measure(bench, compiled(gemm, jobs[gemm]), until_s)
+            if timed:
+                report(bench, timed, len(jobs[gemm]))
             bench.close()
+        pool.shutdown(wait=False, cancel_futures=True)
     print(f"{time.monotonic() - began:.0f} s")
 
 

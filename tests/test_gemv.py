@@ -82,11 +82,11 @@ KINDS = {
 }
 KNOBS = {
     "plain": {},
-    "wide": {"reg_l": 8, "vec": 8, "unroll_k": 4},
+    "wide": {"reg_l": 8, "vec": 8, "unroll_k": 1},
     "ahead": {"prefetch": True, "unroll_k": 2},
     "wide, ahead": {"prefetch": True, "reg_l": 4, "vec": 4, "lanes_k": 4},
     "ahead, split": {"prefetch": True, "split_k": 3, "reg_s": 2},
-    "dynamic": {"dims": "dynamic", "prefetch": True, "vec": 2, "reg_l": 4, "unroll_k": 4},
+    "dynamic": {"dims": "dynamic", "prefetch": True, "vec": 2, "reg_l": 4},
 }
 
 
