@@ -23,6 +23,7 @@ from gemmtune.executors.local.operands import POISON, Helpers, Operands, kernel_
 from gemmtune.executors.local.runner import (
     KEPT_BYTES,
     KEPT_KERNELS,
+    MOST_AGAIN,
     Company,
     Compiled,
     Runner,
@@ -479,6 +480,40 @@ def test_workers_hand_over_the_right_answer_of_a_large_problem(
     path.write_bytes(b"half")  # of another size: not what is meant
     assert_right(outcome())
     assert path.stat().st_size > gemm.m * gemm.n * 4
+
+
+@pytest.fixture(scope="module")
+def timed(device: Device) -> Runner:
+    """One that times its reference kernel too."""
+    return Runner(device.key, replace(QUICK, warmup_s=0.01, min_time_s=0.001))
+
+
+@pytest.mark.parametrize(
+    ("usual_ns", "best_ns", "again"),
+    [
+        (None, None, 0),
+        ((0.0, 1e12), None, 0),
+        ((1.0, 2.0), None, MOST_AGAIN),
+        ((1e12, 2e12), None, MOST_AGAIN),
+        ((1e12, 2e12), 1e-3, 0),
+    ],
+)
+def test_a_kernel_is_timed_again_where_the_device_is_not_as_usual(
+    device: Device,
+    timed: Runner,
+    usual_ns: tuple[float, float] | None,
+    best_ns: float | None,
+    again: int,
+) -> None:
+    kernel = render("naive", NaiveConfig(), GEMM, device)
+    compiled = timed.compile(Job(id=1, gemm=GEMM, kernel=kernel, best_ns=best_ns))
+    assert isinstance(compiled, Compiled)
+
+    outcome = timed.run(compiled, usual_ns=usual_ns)
+
+    assert outcome.again == again
+    assert outcome.reference_ns is not None
+    assert_right(outcome)
 
 
 def test_workers_of_a_parent_that_was_killed_leave_no_folder(device: Device) -> None:

@@ -140,6 +140,8 @@ class Outcome:
     """Time of a kernel that never changes, right afterwards: how fast the device was just then."""
     reference_spread: float = 0.0
     """Range of the samples of that over their mean."""
+    again: int = 0
+    """How often it was timed again at once, because the device was not as fast as usual."""
 
     @property
     def device_s(self) -> float:
@@ -196,10 +198,13 @@ class Times:
     total_s: float = 0.0
     """All of it, from begin to end."""
 
+    again: int = 0
+    """Timings thrown away because the device was not as fast as usual."""
+
     @classmethod
     def of(cls, outcomes: Sequence[Outcome], search_s: float, total_s: float) -> Times:
         """What the outcomes add up to."""
-        steps = ("compile_s", "wait_s", "prepare_s", "verify_s", "warm_s", "measure_s")
+        steps = ("compile_s", "wait_s", "prepare_s", "verify_s", "warm_s", "measure_s", "again")
         sums = {name: sum(getattr(outcome, name) for outcome in outcomes) for name in steps}
         return cls(**sums, search_s=search_s, total_s=total_s)
 

@@ -271,6 +271,9 @@ def _print_profile(results: Sequence[TuneResult]) -> None:
             rows.append((result.gemm.key, step, each, total, share))
     print_table(("problem", "step", "per config", "in all", "of the device"), rows)
     print("search: this process; compile, wait: many workers at once; the others: one at a time")
+    for result in results:
+        if again := result.times.again:
+            print(f"{result.gemm.key}: timed again at once, the device not being as usual: {again}")
 
 
 def _row(result: TuneResult) -> tuple[str, ...]:

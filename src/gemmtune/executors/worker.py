@@ -1,20 +1,22 @@
 """A process that owns a GPU device and runs the jobs its parent sends: JSON, one message a line.
 
     parent to worker                        worker to parent
-                                            {"op": "hello", "device": ..., "versions": ...}
+                                            {"op": "opening"}
+    {"op": "grant"}                         {"op": "hello", "device": ..., "versions": ...}
                                          or {"op": "error", "message": ...}, and it ends
     {"op": "job", "job": ..., "workers":    {"op": "ready"} once compiled, or an outcome
      ..., "folder": ...}
-    {"op": "grant", "idle_s": ...}          {"op": "outcome", "outcome": ...}
+    {"op": "grant", "idle_s": ...,          {"op": "outcome", "outcome": ...}
+     "usual_ns": ...}
 
 ``workers`` is how many there may be on the device, whose memory they share, and ``folder`` a place
-for what all of them need.
+for what all of them need; ``usual_ns`` is the `steady.Band` of references, or null.
 With ``--list`` or ``--probe`` it says {"op": "devices", ...} instead and ends. With ``--answer`` it
 says {"op": "opened"}, and to each {"op": "question", "question": ...} either {"op": "finding",
 "answer": ...} or {"op": "finding", "failure": ...}.
-It touches the device only between ``grant`` and ``outcome``, apart from compiling. It ends when its
-input does, whatever it is doing, so it never outlives its parent. What it, or the driver, says on
-its way out is on stderr.
+It touches the device only between ``grant`` and ``hello`` or ``outcome``, apart from compiling. It
+ends when its input does, whatever it is doing, so it never outlives its parent. What it, or the
+driver, says on its way out is on stderr.
 """
 
 from __future__ import annotations
@@ -111,6 +113,8 @@ def _serve(
 ) -> None:
     from gemmtune.executors.local.runner import Company, Runner
 
+    _say(protocol, "opening")
+    inbox.get()
     runner = Runner(selector, policy)
     _say(
         protocol,
@@ -131,7 +135,7 @@ def _serve(
                 asked_s = time.perf_counter()
                 grant = inbox.get()
                 wait_s = time.perf_counter() - asked_s
-                outcome = runner.run(compiled, float(grant["idle_s"]), company)
+                outcome = runner.run(compiled, float(grant["idle_s"]), company, grant["usual_ns"])
                 outcome = replace(outcome, wait_s=wait_s)
         except Exception as error:
             # A bug of ours, or an error of wgpu-py that nobody foresaw: it must cost one job only,

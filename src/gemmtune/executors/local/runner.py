@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from gemmtune.device import Device
+from gemmtune.errors import DeviceError
+from gemmtune.executors.crew import KEPT_KERNELS
 from gemmtune.executors.local import timing
 from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError
 from gemmtune.executors.local.handover import Handover
 from gemmtune.executors.local.operands import SLACK_BYTES, Helpers, Operands, kernel_bindings
 from gemmtune.executors.local.sentinel import Sentinel
 from gemmtune.executors.local.verify import Expected, Verdict, Verifier
+from gemmtune.executors.steady import Band
 from gemmtune.job import Failure, Job, Measurement, Outcome, Policy, Versions
 from gemmtune.kernels.base import check_problem
 from gemmtune.problem import Gemm
@@ -25,11 +30,11 @@ _Part = tuple[int, int, int]
 
 KEPT_BYTES = 1024**3
 """A problem's buffers stay on the device between jobs up to this size at least."""
-KEPT_KERNELS = 8
-"""So many of the last ones need not be compiled again, e.g. those that are measured in turn."""
 SHARED_BYTES = 24 * 1024**3
 """Of a discrete GPU, for what all of its workers keep: one with less memory fails first, and then
 has fewer workers."""
+MOST_AGAIN = 2
+"""Times that a kernel is timed again at once because the device was not as usual."""
 SHARED_BUFFERS = 6
 """And no more than so many of the largest buffers that it allows."""
 
@@ -93,9 +98,19 @@ class Runner:
         self._policy = policy or Policy()
         self._helpers = Helpers(self._gpu)
         self._watch: timing.Stopwatch | None = None
-        self._sentinel: Sentinel | None = None
+        # Not when it is first wanted: the device would wait for its compilation.
+        self._sentinel = self._made_sentinel()
         self._problem: _Problem | None = None
         self._compiled: dict[Any, tuple[Any, ...]] = {}
+
+    def _made_sentinel(self) -> Sentinel | None:
+        """None where the policy spends no time on times."""
+        if self._policy.min_time_s <= 0.0:
+            return None
+        try:
+            return Sentinel(self._gpu, self._helpers)
+        except JobError as error:
+            raise DeviceError(f"{self._gpu.device.name} runs no kernel: {error}") from error
 
     @property
     def device(self) -> Device:
@@ -147,13 +162,21 @@ class Runner:
             self._gpu.wait()
             operands.free()
 
-    def run(self, compiled: Compiled, idle_s: float = 0.0, company: Company = ALONE) -> Outcome:
+    def run(
+        self,
+        compiled: Compiled,
+        idle_s: float = 0.0,
+        company: Company = ALONE,
+        usual_ns: Band | None = None,
+    ) -> Outcome:
         """Verifies and times. The device must be this job's alone meanwhile.
 
         Args:
             compiled: what `compile` gave.
             idle_s: how long the device has had nothing to do.
             company: who shares the device, if not at this moment.
+            usual_ns: between which times the reference usually is; where it is not right after the
+                kernel was timed, that is done again.
         """
         job, laps = compiled.job, _Laps()
         try:
@@ -162,8 +185,12 @@ class Runner:
             with laps.lap("verify_s"):
                 plans, verdict = self._verify(compiled, problem)
             with self._gpu.failing_as("validation"):
-                result = self._time(compiled, problem, plans, verdict, idle_s, laps)
-            reference_ns, reference_spread = self._reference(laps)
+                for again in range(MOST_AGAIN + 1):
+                    idle_s = idle_s if not again else math.inf
+                    result = self._time(compiled, problem, plans, verdict, idle_s, laps)
+                    reference_ns, reference_spread = self._reference(laps)
+                    if not self._off(result, reference_ns, job, usual_ns):
+                        break
         except JobError as error:
             return _failed(job, error, compile_s=compiled.compile_s, **laps.seconds)
         finally:
@@ -174,6 +201,7 @@ class Runner:
             compile_s=compiled.compile_s,
             reference_ns=reference_ns,
             reference_spread=reference_spread,
+            again=again,
             **laps.seconds,
         )
 
@@ -186,12 +214,24 @@ class Runner:
 
     def _reference(self, laps: _Laps) -> tuple[float | None, float]:
         """How fast the device is now; not where the policy spends no time on times."""
-        if self._policy.min_time_s <= 0.0:
+        if self._sentinel is None:
             return None, 0.0
-        with laps.lap("measure_s"), self._gpu.failing_as("validation"):
-            if self._sentinel is None:
-                self._sentinel = Sentinel(self._gpu, self._helpers, self._stopwatch())
-            return self._sentinel.measure()
+        with laps.lap("measure_s"):
+            return self._sentinel.measure(self._stopwatch())
+
+    def _off(
+        self, timed: Measurement, reference_ns: float | None, job: Job, usual_ns: Band | None
+    ) -> bool:
+        """Whether the device was not as usual, and what was timed meanwhile could matter."""
+        if usual_ns is None or reference_ns is None:
+            return False
+        low_ns, high_ns = usual_ns
+        slower = reference_ns / statistics.fmean(usual_ns)
+        matters = (
+            job.best_ns is None
+            or timed.time_ns / slower <= self._policy.give_up_factor * job.best_ns
+        )
+        return matters and not low_ns <= reference_ns <= high_ns
 
     def _prepare(self, job: Job, company: Company) -> _Problem:
         """The job's buffers and its right answer; kept from the job before where it is the same."""
@@ -333,4 +373,4 @@ class _Laps:
 
 def _failed(job: Job, error: JobError, **seconds: float) -> Outcome:
     failure = Failure(kind=error.kind, message=str(error))
-    return Outcome(job_id=job.id, result=failure, **seconds)
+    return Outcome(job_id=job.id, result=failure, again=0, **seconds)
