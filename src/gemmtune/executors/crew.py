@@ -19,7 +19,7 @@ KEPT_KERNELS = 8
 """So many of the last ones a worker need not compile again, e.g. those measured in turn."""
 
 State = Literal["starting", "queueing", "idle", "compiling", "ready", "running"]
-"""A worker that is queueing has started, and may not open the device yet: somebody measures."""
+"""A worker that is queueing may not open the device yet, nor make buffers: somebody measures."""
 
 
 class Task:
@@ -46,13 +46,20 @@ class Worker:
     @property
     def starting(self) -> bool:
         """It has not said hello."""
-        return self.state in ("starting", "queueing")
+        return self.task is None and self.state in ("starting", "queueing")
 
     def take(self, task: Task) -> None:
         """Has a job from now on."""
         self.task = task
         self.kernels.append(task.job.kernel)
         self.turn("compiling")
+
+    def granted(self, at_s: float) -> None:
+        """Has the device since then, alone or with others that only open it or make buffers."""
+        if self.state == "queueing":
+            self.turn("starting" if self.task is None else "compiling", at_s)
+        else:
+            self.turn("running", at_s)
 
     @property
     def deadline_s(self) -> float:

@@ -207,12 +207,14 @@ class Pool:
             self._refused(worker, str(message["message"]))
         elif op == "opening":
             worker.turn("queueing")
+        elif op == "opened":
+            worker.turn("compiling")
         elif op == "ready":
             worker.turn("ready")
         elif op == "unannounced":
             raise message["error"]
         elif op == "granted":
-            worker.turn("starting" if worker.task is None else "running", float(message["at_s"]))
+            worker.granted(float(message["at_s"]))
         elif op == "outcome":
             self._done(worker, Outcome.from_json(message["outcome"]))
 

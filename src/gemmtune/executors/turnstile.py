@@ -1,9 +1,9 @@
 """Who has the device: one worker at a time, handed on by the thread that hears of it.
 
 So the device never waits for a parent that is choosing or writing down what comes next. Workers
-that only open it do so together, but never while one measures: that a process gets a context of
-its own slows the kernels of all others down. Passes on every event as it is; what becomes of jobs
-and workers is the pool's.
+that only open it, or fill buffers, do so together, but never while one measures: a process that
+joins a device slows the kernels of all others down. Passes on every event as it is; what becomes
+of jobs and workers is the pool's.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class Turnstile:
     """The queue that workers put their events into, and the order in which they get the device.
 
     A worker asks for the device by ``ready`` and gives it back by ``outcome``, or by its end: one
-    that dies cannot keep it. One that starts asks by ``opening``, and has done with ``hello`` or
-    ``error``. To the events that workers send it adds {"op": "granted", "at_s": ...} on the clock
-    of `time.monotonic`, and {"op": "unannounced", "error": ...}.
+    that dies cannot keep it. One that starts, or makes buffers, asks by ``opening``, and has done
+    with ``hello``, ``opened`` or ``error``. To the events that workers send it adds {"op":
+    "granted", "at_s": ...} on the clock of `time.monotonic`, and {"op": "unannounced", "error":
+    ...}.
 
     Args:
         announce: called before a worker is granted the device for a job, which waits for it; an
@@ -58,7 +59,7 @@ class Turnstile:
             with self._lock:
                 (self._ready if op == "ready" else self._starting).append(process)
                 self._grant()
-        elif op in ("outcome", "hello", "error", None):
+        elif op in ("outcome", "hello", "opened", "error", None):
             self.leave(process)
 
     def get(self, timeout_s: float | None) -> Event | None:

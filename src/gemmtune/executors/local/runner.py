@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gemmtune.device import Device
@@ -16,10 +15,10 @@ from gemmtune.errors import DeviceError
 from gemmtune.executors.crew import KEPT_KERNELS
 from gemmtune.executors.local import timing
 from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError
-from gemmtune.executors.local.handover import Handover
 from gemmtune.executors.local.operands import SLACK_BYTES, Helpers, Operands, kernel_bindings
 from gemmtune.executors.local.sentinel import Sentinel
-from gemmtune.executors.local.verify import Expected, Verdict, Verifier
+from gemmtune.executors.local.stock import ALONE, Company, Problem, Stock
+from gemmtune.executors.local.verify import Verdict
 from gemmtune.executors.steady import Band
 from gemmtune.job import Failure, Job, Measurement, Outcome, Policy, Versions
 from gemmtune.kernels.base import check_problem
@@ -28,36 +27,8 @@ from gemmtune.problem import Gemm
 _Part = tuple[int, int, int]
 """Of a kernel: number of the pass, first workgroup, count of them."""
 
-KEPT_BYTES = 1024**3
-"""A problem's buffers stay on the device between jobs up to this size at least."""
-SHARED_BYTES = 24 * 1024**3
-"""Of a discrete GPU, for what all of its workers keep: one with less memory fails first, and then
-has fewer workers."""
 MOST_AGAIN = 2
 """Times that a kernel is timed again at once because the device was not as usual."""
-SHARED_BUFFERS = 6
-"""And no more than so many of the largest buffers that it allows."""
-
-
-def kept_bytes(device: Device, workers: int) -> int:
-    """Up to which size one of so many workers keeps a problem's buffers on the device."""
-    if device.adapter_type != "discrete":
-        return KEPT_BYTES
-    shared = min(SHARED_BYTES, SHARED_BUFFERS * device.limits.buffer_bytes)
-    return max(KEPT_BYTES, shared // max(workers, 1))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Company:
-    """The processes that share the device with this one."""
-
-    workers: int = 1
-    """How many there are, this one included."""
-    folder: Path | None = None
-    """Where they leave what all of them need; None: nowhere."""
-
-
-ALONE = Company()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +41,6 @@ class Compiled:
     """The wgpu pipeline of each of its passes."""
     compile_s: float
     """Wall time of compiling."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Problem:
-    """What stays on the device for one problem and seed."""
-
-    gemm: Gemm
-    seed: int
-    operands: Operands
-    verifier: Verifier
 
 
 class Runner:
@@ -100,7 +61,8 @@ class Runner:
         self._watch: timing.Stopwatch | None = None
         # Not when it is first wanted: the device would wait for its compilation.
         self._sentinel = self._made_sentinel()
-        self._problem: _Problem | None = None
+        self.stock = Stock(self._gpu, self._helpers, self._policy, self._stopwatch)
+        """The buffers of a problem."""
         self._compiled: dict[Any, tuple[Any, ...]] = {}
 
     def _made_sentinel(self) -> Sentinel | None:
@@ -179,9 +141,10 @@ class Runner:
                 kernel was timed, that is done again.
         """
         job, laps = compiled.job, _Laps()
+        laps.seconds["ahead_s"] = self.stock.taken_s()
         try:
             with laps.lap("prepare_s"), self._gpu.failing_as("validation"):
-                problem = self._prepare(job, company)
+                problem = self.stock.get(job, company)
             with laps.lap("verify_s"):
                 plans, verdict = self._verify(compiled, problem)
             with self._gpu.failing_as("validation"):
@@ -194,7 +157,7 @@ class Runner:
         except JobError as error:
             return _failed(job, error, compile_s=compiled.compile_s, **laps.seconds)
         finally:
-            self._drop_if_large(company.workers)
+            self.stock.drop_if_large(company.workers)
         return Outcome(
             job_id=job.id,
             result=result,
@@ -233,40 +196,8 @@ class Runner:
         )
         return matters and not low_ns <= reference_ns <= high_ns
 
-    def _prepare(self, job: Job, company: Company) -> _Problem:
-        """The job's buffers and its right answer; kept from the job before where it is the same."""
-        kept = self._problem
-        if kept is not None and (kept.gemm, kept.seed) == (job.gemm, job.seed):
-            return kept
-        self._drop()
-        expected = Expected(
-            self._gpu,
-            self._helpers,
-            self._stopwatch(),
-            job.gemm,
-            job.seed,
-            self._policy.dispatch_limit_s,
-            Handover(company.folder),
-        )
-        operands = Operands(self._gpu, self._helpers, job.gemm, job.seed)
-        verifier = Verifier(self._gpu, self._helpers, operands, expected)
-        self._problem = _Problem(gemm=job.gemm, seed=job.seed, operands=operands, verifier=verifier)
-        return self._problem
-
-    def _drop(self) -> None:
-        if self._problem is not None:
-            self._problem.verifier.free()
-            self._problem = None
-
-    def _drop_if_large(self, workers: int) -> None:
-        kept = self._problem
-        if kept is not None:
-            kept.operands.set_workspace(0)
-            if kept.verifier.size_bytes > kept_bytes(self.device, workers):
-                self._drop()
-
     def _verify(
-        self, compiled: Compiled, problem: _Problem
+        self, compiled: Compiled, problem: Problem
     ) -> tuple[tuple[timing.Plan, ...], Verdict]:
         with self._gpu.failing_as("validation"):
             problem.operands.set_workspace(compiled.job.kernel.workspace_bytes)
@@ -297,7 +228,7 @@ class Runner:
     def _time(
         self,
         compiled: Compiled,
-        problem: _Problem,
+        problem: Problem,
         plans: tuple[timing.Plan, ...],
         verdict: Verdict,
         idle_s: float,
