@@ -43,6 +43,11 @@ def act(word: str) -> None:
     word, _, path = word.partition(":")
     if word == "touch":
         Path(path).touch()
+    if word == "been":
+        for folder in path.split("+"):
+            crowd(Path(folder))
+    while word == "been" and crowd(Path(path.split("+")[1])) < 2:
+        time.sleep(0.01)
     while word == "die-after" and not Path(path).exists():
         time.sleep(0.01)
     while word == "meet" and crowd(Path(path)) < 3:
@@ -85,11 +90,19 @@ def outcome(job: Job, word: str, began_s: float) -> Outcome:
 
 def main() -> None:
     start = sys.argv[1] if len(sys.argv) > 1 else "fine"
-    act(start)
+    if start == "die":
+        act(start)
     threading.Thread(target=read, daemon=True).start()
     if start == "refuse":
         say("error", message="there is no such adapter")
         return
+    say("opening")
+    inbox.get()
+    began_s = time.monotonic()
+    act(start)
+    log = sys.argv[2] if len(sys.argv) > 2 else os.devnull
+    with open(log, "a", encoding="utf-8") as openings:
+        openings.write(f"{began_s} {time.monotonic()}\n")
     versions = Versions(driver="d", backend="fake", wgpu="none", compiler="none")
     say("hello", device=DEVICE.to_json(), versions=asdict(versions))
     while True:

@@ -20,6 +20,7 @@ from gemmtune.executors import Executor, open_executor, unheeded
 from gemmtune.executors.fake import DEVICE, FakeExecutor, model_ns
 from gemmtune.executors.pool import MOST_WORKERS, Pool, default_workers, worker_command
 from gemmtune.executors.replay import ReplayExecutor
+from gemmtune.executors.steady import Usual
 from gemmtune.executors.turnstile import Turnstile
 from gemmtune.job import FAILURE_KINDS, Failure, Job, Measurement, Outcome
 from gemmtune.kernels import FAMILIES
@@ -51,6 +52,14 @@ def everything(executor: Executor) -> list[Outcome]:
     return found
 
 
+def all_started(workers: Pool) -> None:
+    """Wait until there are as many workers as there may be: none opens the device amid a job."""
+    workers.soon = workers.capacity
+    while sum(worker.state == "idle" for worker in workers._workers.values()) < workers.capacity:
+        assert workers.next(0.01) is None
+        time.sleep(0.01)
+
+
 def failure(outcome: Outcome | None) -> Failure:
     assert outcome is not None
     assert isinstance(outcome.result, Failure)
@@ -71,8 +80,8 @@ def pool() -> Iterator[Callable[..., Pool]]:
     """Opens pools of misbehaving workers, and closes them."""
     opened: list[Pool] = []
 
-    def start(workers: int = 1, mode: str = "fine") -> Pool:
-        opened.append(Pool([*WORKER, mode], workers))
+    def start(workers: int = 1, mode: str = "fine", log: str = os.devnull) -> Pool:
+        opened.append(Pool([*WORKER, mode, log], workers))
         return opened[-1]
 
     yield start
@@ -218,6 +227,7 @@ def test_jobs_that_are_cancelled_while_they_wait_are_not_announced(
     pool: Callable[..., Pool],
 ) -> None:
     workers = pool(workers=2)
+    all_started(workers)
     announced: list[int] = []
     workers.on_grant = announced.append
     workers.submit(told(1, "fine hang"))
@@ -247,7 +257,12 @@ def test_a_job_that_lost_its_device_to_another_ones_fault_runs_again(
     pool: Callable[..., Pool], tmp_path: Path
 ) -> None:
     workers = pool(workers=2)
+    all_started(workers)
+    announced: list[int] = []
+    workers.on_grant = announced.append
     workers.submit(told(1, f"fine die-after:{tmp_path / 'other'}"))
+    while not announced:
+        workers.next(0.01)
     workers.submit(told(2, f"touch:{tmp_path / 'other'} lost-once:{tmp_path / 'flag'}"))
 
     outcomes = {outcome.job_id: outcome for outcome in everything(workers)}
@@ -295,15 +310,129 @@ def test_only_one_job_has_the_device_at_a_time(pool: Callable[..., Pool]) -> Non
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(turns))
 
 
+def test_workers_that_start_open_the_device_while_nobody_has_it(
+    pool: Callable[..., Pool], tmp_path: Path
+) -> None:
+    log = tmp_path / "openings"
+    workers = pool(workers=4, mode="slow", log=str(log))
+    workers.soon = 4
+    turns: list[tuple[float, float]] = []
+    while len(log.read_text().splitlines()) < 4:
+        workers.submit(told(len(turns), "fine slow"))
+        turns += [(outcome.verify_s, outcome.measure_s) for outcome in everything(workers)]
+
+    openings = [tuple(map(float, line.split())) for line in log.read_text().splitlines()]
+    assert len(turns) >= 2
+    for begun, ended in openings:
+        assert all(ended <= first or last <= begun for first, last in turns)
+
+
+def test_workers_start_before_their_jobs_are_there(pool: Callable[..., Pool]) -> None:
+    workers = pool(workers=3)
+    workers.soon = 2
+    workers.submit(told(1, "fine fine"))
+    assert workers.next() is not None
+    assert len(workers._workers) == 2
+
+    workers.soon = 5
+    workers.submit(told(2, "fine fine"))
+    assert workers.next() is not None
+    assert len(workers._workers) == 3  # no more than it may have
+
+
+def test_cancel_ends_workers_that_have_only_begun_to_start(pool: Callable[..., Pool]) -> None:
+    workers = pool(workers=3)
+    workers.soon = 3
+    workers.submit(told(1, "fine hang"))
+
+    assert workers.cancel() == (1,)
+
+    assert not workers._workers
+    workers.soon = 0
+    workers.submit(told(2, "fine fine"))
+    outcome = workers.next()
+    assert outcome is not None
+    assert outcome.ok
+    assert len(workers._workers) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_kernel_goes_to_the_worker_that_has_compiled_it(
+    pool: Callable[..., Pool], tmp_path: Path
+) -> None:
+    workers = pool(workers=2)
+    folders = [tmp_path / name for name in "ab"]
+    together = tmp_path / "together"
+    for folder in (*folders, together):
+        folder.mkdir()
+    workers.submit(told(0, f"been:{folders[0]}+{together} fine"))
+    workers.submit(told(1, f"been:{folders[1]}+{together} fine"))
+    assert len(everything(workers)) == 2
+
+    for number in (1, 0, 1, 0, 0, 1, 1):
+        workers.submit(told(number, f"been:{folders[number]}+{together} fine"))
+        assert workers.next() is not None
+
+    assert [len(list(folder.iterdir())) for folder in folders] == [1, 1]
+
+
 class Ear:
     """As much of a worker as a turnstile sees."""
 
     def __init__(self) -> None:
         self.granted: list[float] = []
+        self.usual_ns: object = None
 
-    def send(self, op: str, *, idle_s: float) -> None:
+    def send(self, op: str, *, idle_s: float = -1.0, usual_ns: object = None) -> None:
         assert op == "grant"
         self.granted.append(idle_s)
+        self.usual_ns = usual_ns
+
+
+def test_a_job_waits_for_those_who_open_the_device_and_they_for_a_job() -> None:
+    turnstile = Turnstile(lambda _: None)
+    worker, other, first, second = (Ear() for _ in range(4))
+
+    def say(ear: Ear, op: str | None) -> None:
+        turnstile.put((ear, None if op is None else {"op": op, "outcome": {}}))  # type: ignore[arg-type]
+
+    say(worker, "ready")
+    say(first, "opening")
+    say(other, "ready")
+    say(second, "opening")
+    assert [len(ear.granted) for ear in (worker, first, second, other)] == [1, 0, 0, 0]
+
+    say(worker, "outcome")
+    assert [len(ear.granted) for ear in (worker, first, second, other)] == [1, 1, 1, 0]
+
+    say(first, "hello")
+    assert not other.granted
+    say(second, None)  # one that dies has done with it, too
+    assert len(other.granted) == 1
+
+
+def test_workers_are_told_what_reference_is_usual() -> None:
+    turnstile = Turnstile(lambda _: None)
+    worker = Ear()
+    for time_ns in (100.0, 101.0, 99.0, 100.0, 250.0):
+        turnstile.put((worker, {"op": "ready"}))  # type: ignore[arg-type]
+        assert worker.usual_ns is None
+        turnstile.put((worker, {"op": "outcome", "outcome": {"reference_ns": time_ns}}))  # type: ignore[arg-type]
+
+    turnstile.put((worker, {"op": "ready"}))  # type: ignore[arg-type]
+
+    assert worker.usual_ns == pytest.approx((95.0, 105.0))
+
+
+def test_what_is_usual_follows_a_device_that_stays_slower() -> None:
+    usual = Usual()
+    for time_ns in [100.0] * 20 + [200.0] * 11:
+        usual.add(time_ns)
+    usual.add(None)
+
+    low_ns, high_ns = usual.band_ns or (0.0, 0.0)
+
+    assert low_ns <= 200.0 <= high_ns
 
 
 def test_the_device_is_handed_on_before_anybody_reads_the_outcome() -> None:
@@ -314,7 +443,7 @@ def test_the_device_is_handed_on_before_anybody_reads_the_outcome() -> None:
         turnstile.put((ear, {"op": "ready"}))  # type: ignore[arg-type]
     assert [len(ear.granted) for ear in ears] == [1, 0, 0]
 
-    turnstile.put((first, {"op": "outcome"}))  # type: ignore[arg-type]
+    turnstile.put((first, {"op": "outcome", "outcome": {}}))  # type: ignore[arg-type]
     assert [len(ear.granted) for ear in ears] == [1, 1, 0]
 
     # One that dies gives the device back too, and gives up its place where it had not got it.
@@ -361,6 +490,7 @@ def test_next_returns_none_when_its_time_is_up(pool: Callable[..., Pool]) -> Non
 
 def test_cancel_and_close_leave_no_process(pool: Callable[..., Pool]) -> None:
     workers = pool(workers=2)
+    all_started(workers)
     workers.submit(told(1, "fine hang"))
     workers.submit(told(2, "hang fine"))
     while any(worker.task is None for worker in workers._workers.values()):
@@ -428,6 +558,15 @@ def test_software_adapters_get_fewer_workers_than_hardware() -> None:
 
     assert 1 <= default_workers(software) <= 2
     assert 1 <= default_workers(DEVICE) <= MOST_WORKERS
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (4, 3), (8, 7), (16, 18), (128, 24)])
+def test_many_cores_get_more_workers_than_there_are(
+    cores: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+
+    assert default_workers(DEVICE) == workers
 
 
 def test_worker_command_carries_the_policy() -> None:

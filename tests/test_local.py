@@ -20,14 +20,8 @@ from gemmtune.executors import list_devices
 from gemmtune.executors.local import adapters
 from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError, one_line
 from gemmtune.executors.local.operands import POISON, Helpers, Operands, kernel_bindings
-from gemmtune.executors.local.runner import (
-    KEPT_BYTES,
-    KEPT_KERNELS,
-    Company,
-    Compiled,
-    Runner,
-    kept_bytes,
-)
+from gemmtune.executors.local.runner import KEPT_KERNELS, MOST_AGAIN, Compiled, Runner
+from gemmtune.executors.local.stock import KEPT_BYTES, Company, kept_bytes
 from gemmtune.executors.local.timing import Plan, Stopwatch, plan
 from gemmtune.executors.local.verify import HOST_PRODUCTS, Expected, Verifier
 from gemmtune.executors.pool import Pool, worker_command
@@ -359,7 +353,7 @@ def test_old_c_kept_in_f32_has_the_values_of_f16(gpu: Gpu, helpers: Helpers) -> 
 def test_a_kernel_that_differs_between_runs_is_caught(
     gpu: Gpu, helpers: Helpers, watch: Stopwatch
 ) -> None:
-    expected = Expected(gpu, helpers, watch, GEMM, 0, 0.2)
+    expected = Expected(gpu, helpers, lambda: watch, GEMM, 0, 0.2)
     operands = Operands(gpu, helpers, GEMM, 0)
     nudged = RIGHT.replace("matrix);", "matrix) + select(0.0, 1e-6, element == 37u);")
     pipelines = [
@@ -377,7 +371,7 @@ def test_a_kernel_that_differs_between_runs_is_caught(
 def test_a_broken_reference_kernel_condemns_no_config_silently(
     gpu: Gpu, helpers: Helpers, watch: Stopwatch
 ) -> None:
-    expected = Expected(gpu, helpers, watch, GEMM, 0, 0.2)
+    expected = Expected(gpu, helpers, lambda: watch, GEMM, 0, 0.2)
     gpu.write(expected.buffer, np.zeros(600, np.float32))
 
     with pytest.raises(JobError, match="naive kernel, against which this one is checked"):
@@ -481,6 +475,68 @@ def test_workers_hand_over_the_right_answer_of_a_large_problem(
     assert path.stat().st_size > gemm.m * gemm.n * 4
 
 
+def test_buffers_are_made_ahead_where_the_right_answer_takes_no_kernel(
+    device: Device, tmp_path: Path
+) -> None:
+    gemm = Gemm(m=256, n=256, k=128)
+    job = Job(id=1, gemm=gemm, kernel=render("naive", NaiveConfig(), gemm, device))
+    small = replace(job, gemm=GEMM, kernel=render("naive", NaiveConfig(), GEMM, device))
+    company = Company(workers=2, folder=tmp_path)
+
+    def run(runner: Runner) -> Outcome:
+        compiled = runner.compile(job)
+        assert isinstance(compiled, Compiled)
+        outcome = runner.run(compiled, company=company)
+        assert_right(outcome)
+        return outcome
+
+    first, second = Runner(device.key, QUICK), Runner(device.key, QUICK)
+    assert first.stock.lacks(small, company)
+    assert not first.stock.lacks(job, company)
+    assert run(first).ahead_s == 0.0
+    assert second.stock.lacks(job, company)
+    assert not second.stock.lacks(job, Company(workers=2))
+    second.stock.make(job, company)
+
+    assert not second.stock.lacks(job, company)
+    assert run(second).ahead_s > 0.0
+    assert run(second).ahead_s == 0.0
+
+
+@pytest.fixture(scope="module")
+def timed(device: Device) -> Runner:
+    """One that times its reference kernel too."""
+    return Runner(device.key, replace(QUICK, warmup_s=0.01, min_time_s=0.001))
+
+
+@pytest.mark.parametrize(
+    ("usual_ns", "best_ns", "again"),
+    [
+        (None, None, 0),
+        ((0.0, 1e12), None, 0),
+        ((1.0, 2.0), None, MOST_AGAIN),
+        ((1e12, 2e12), None, MOST_AGAIN),
+        ((1e12, 2e12), 1e-3, 0),
+    ],
+)
+def test_a_kernel_is_timed_again_where_the_device_is_not_as_usual(
+    device: Device,
+    timed: Runner,
+    usual_ns: tuple[float, float] | None,
+    best_ns: float | None,
+    again: int,
+) -> None:
+    kernel = render("naive", NaiveConfig(), GEMM, device)
+    compiled = timed.compile(Job(id=1, gemm=GEMM, kernel=kernel, best_ns=best_ns))
+    assert isinstance(compiled, Compiled)
+
+    outcome = timed.run(compiled, usual_ns=usual_ns)
+
+    assert outcome.again == again
+    assert outcome.reference_ns is not None
+    assert_right(outcome)
+
+
 def test_workers_of_a_parent_that_was_killed_leave_no_folder(device: Device) -> None:
     gemm = Gemm(m=256, n=256, k=128)
     pool = Pool(worker_command(device.key, QUICK), workers=1)
@@ -537,7 +593,7 @@ def test_a_large_problem_is_made_again_and_a_small_one_is_not(
         assert_right(runner.run(compiled))
     assert len(made) == 1
 
-    monkeypatch.setattr("gemmtune.executors.local.runner.KEPT_BYTES", 1)
+    monkeypatch.setattr("gemmtune.executors.local.stock.KEPT_BYTES", 1)
     for _ in range(2):
         assert_right(runner.run(compiled))
     assert len(made) == 2

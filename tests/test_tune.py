@@ -511,6 +511,45 @@ def test_the_leaders_are_measured_in_turn_at_the_end(store: Store) -> None:
     assert store.check() == []
 
 
+def test_no_more_leaders_are_in_flight_than_there_are(store: Store) -> None:
+    class Wide(Recorder):
+        """Has many workers, and remembers how many of them finals had use for."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.capacity = 40
+            self.most = 0
+
+        def submit(self, job: Job) -> None:
+            super().submit(job)
+            if job.id < 0:
+                self.most = max(self.most, len(self._flying))
+
+    executor = Wide()
+
+    (result,) = run(store, executor, trials=60)
+
+    assert 2 <= executor.most <= result.finalists < 40
+
+
+@pytest.mark.parametrize(("trials", "soon"), [(3, 3), (12, 4)])
+def test_workers_start_while_the_space_is_listed(store: Store, trials: int, soon: int) -> None:
+    class Watched(Recorder):
+        """Remembers what was to come at its first job."""
+
+        first: int | None = None
+
+        def submit(self, job: Job) -> None:
+            self.first = self.soon if self.first is None else self.first
+            super().submit(job)
+
+    executor = Watched()
+
+    run(store, executor, trials=trials)
+
+    assert (executor.first, executor.soon) == (soon, 0)
+
+
 def test_a_lucky_measurement_does_not_win(store: Store) -> None:
     class Lucky(Recorder):
         """The 20th config seems to take half its time, once."""

@@ -128,8 +128,10 @@ class Outcome:
     """Wall time of shader module and pipeline creation."""
     wait_s: float = 0.0
     """Wall time of waiting for the device."""
+    ahead_s: float = 0.0
+    """Wall time of making inputs beforehand, at the same time as other workers."""
     prepare_s: float = 0.0
-    """Wall time of making inputs and reference, where they were not kept from the job before."""
+    """Wall time of making inputs and reference, where they were neither kept nor made ahead."""
     verify_s: float = 0.0
     """Wall time of planning dispatches, running twice and comparing."""
     warm_s: float = 0.0
@@ -140,6 +142,8 @@ class Outcome:
     """Time of a kernel that never changes, right afterwards: how fast the device was just then."""
     reference_spread: float = 0.0
     """Range of the samples of that over their mean."""
+    again: int = 0
+    """How often it was timed again at once, because the device was not as fast as usual."""
 
     @property
     def device_s(self) -> float:
@@ -183,6 +187,8 @@ class Times:
     """Shader compilation."""
     wait_s: float = 0.0
     """Waiting for the device."""
+    ahead_s: float = 0.0
+    """Making inputs beforehand."""
     prepare_s: float = 0.0
     """The device makes inputs and references."""
     verify_s: float = 0.0
@@ -196,11 +202,16 @@ class Times:
     total_s: float = 0.0
     """All of it, from begin to end."""
 
+    again: int = 0
+    """Timings thrown away because the device was not as fast as usual."""
+
     @classmethod
     def of(cls, outcomes: Sequence[Outcome], search_s: float, total_s: float) -> Times:
         """What the outcomes add up to."""
-        steps = ("compile_s", "wait_s", "prepare_s", "verify_s", "warm_s", "measure_s")
-        sums = {name: sum(getattr(outcome, name) for outcome in outcomes) for name in steps}
+        steps = ("compile_s", "wait_s", "ahead_s", "prepare_s", "verify_s", "warm_s", "measure_s")
+        sums = {
+            name: sum(getattr(outcome, name) for outcome in outcomes) for name in (*steps, "again")
+        }
         return cls(**sums, search_s=search_s, total_s=total_s)
 
     @property

@@ -264,13 +264,20 @@ def _print_profile(results: Sequence[TuneResult]) -> None:
     rows = []
     for result in results:
         spent, configs = result.times, max(result.measured, 1)
-        workers = {"compile": spent.compile_s, "wait": spent.wait_s}
+        workers = {
+            "compile": spent.compile_s,
+            "prepare ahead": spent.ahead_s,
+            "wait": spent.wait_s,
+        }
         for step, seconds_s in {"search": spent.search_s, **workers, **spent.device_s}.items():
             share = percent(seconds_s / spent.total_s) if step in spent.device_s else "-"
             each, total = duration(1e9 * seconds_s / configs), duration(1e9 * seconds_s)
             rows.append((result.gemm.key, step, each, total, share))
     print_table(("problem", "step", "per config", "in all", "of the device"), rows)
-    print("search: this process; compile, wait: many workers at once; the others: one at a time")
+    print("search: this process; compile to wait: many workers at once; the others: one at a time")
+    for result in results:
+        if again := result.times.again:
+            print(f"{result.gemm.key}: timed again at once, the device not being as usual: {again}")
 
 
 def _row(result: TuneResult) -> tuple[str, ...]:

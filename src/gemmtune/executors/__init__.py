@@ -30,6 +30,8 @@ class Executor(Protocol):
     """The software below it."""
     capacity: int
     """Jobs worth having in flight at once; submitting more waits in the queue."""
+    soon: int
+    """Jobs that will be submitted soon: what workers for them need to start is done already."""
     on_grant: Callable[[int], None]
     """Called with a job's id before the job is given the device, in any thread, one at a time.
     `cancel` calls it for none. A `GemmtuneError` of it leaves another method."""

@@ -26,6 +26,7 @@ class ImaginedExecutor(ABC):
         self.device = device
         self.versions = versions
         self.capacity = CAPACITY
+        self.soon = 0
         self.on_grant: Callable[[int], None] = unheeded
         self.now_s = 0.0
         """Imagined time since the start."""

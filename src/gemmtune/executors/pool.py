@@ -14,26 +14,27 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 from gemmtune.device import Device
 from gemmtune.errors import DeviceError, ExecutorError
 from gemmtune.executors import unheeded
+from gemmtune.executors.crew import START_LIMIT_S, Task, Worker, failure
 from gemmtune.executors.probing import Probe
 from gemmtune.executors.process import WorkerProcess
 from gemmtune.executors.turnstile import Turnstile
-from gemmtune.job import Failure, FailureKind, Job, Outcome, Policy, Versions
+from gemmtune.job import Failure, Job, Outcome, Policy, Versions
 
-START_LIMIT_S = 120.0
-"""A worker that has not said hello by then is killed."""
 START_ATTEMPTS = 3
 """Workers that may die in a row before they ever had a job."""
-MOST_WORKERS = 15
+MOST_WORKERS = 24
 """Of the default; each holds its own copy of a problem's operands on the device."""
+MANY_CORES = 8
+"""With more of them than this, workers are more than the cores, by so many:"""
+SPARE_WORKERS = 2
+"""At any moment one or two of them wait for the device, or use it, and compile nothing."""
 _EXIT_PATIENCE_S = 2.0
 _RETRY_S = 0.25
-
-State = Literal["starting", "idle", "compiling", "ready", "running"]
 
 
 def worker_command(selector: str, policy: Policy) -> list[str]:
@@ -43,47 +44,13 @@ def worker_command(selector: str, policy: Policy) -> list[str]:
 
 
 def default_workers(device: Device) -> int:
-    """One core is left to whoever asks; kernels of software adapters need the cores themselves."""
+    """Few cores: one is left to whoever asks. Kernels of software adapters need them themselves."""
     cores = os.cpu_count() or 1
     if device.software:
         return 2 if cores >= 8 else 1
-    return min(MOST_WORKERS, max(1, cores - 1))
-
-
-class _Task:
-    """A job on its way."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.retried = False
-
-
-class _Worker:
-    """A process and what it is doing since when."""
-
-    def __init__(self, process: WorkerProcess, now_s: float) -> None:
-        self.process = process
-        self.state: State = "starting"
-        self.since_s = now_s
-        self.task: _Task | None = None
-        self.disasters = 0
-        """How many there had been when it last worked for sure."""
-
-    @property
-    def deadline_s(self) -> float:
-        """When it has to be killed if it is still doing the same."""
-        if self.state == "starting":
-            return self.since_s + START_LIMIT_S
-        if self.task is not None and self.state == "compiling":
-            return self.since_s + self.task.job.compile_limit_s
-        if self.task is not None and self.state == "running":
-            return self.since_s + self.task.job.run_limit_s
-        return float("inf")
-
-    def turn(self, state: State, since_s: float | None = None) -> None:
-        """Has begun to do something else; now, if it is not said when."""
-        self.state = state
-        self.since_s = time.monotonic() if since_s is None else since_s
+    if cores > MANY_CORES:
+        return min(MOST_WORKERS, cores + SPARE_WORKERS)
+    return max(1, cores - 1)
 
 
 class Pool:
@@ -107,8 +74,8 @@ class Pool:
     ) -> None:
         self._command = list(command)
         self._events = Turnstile(self._announce)
-        self._workers: dict[WorkerProcess, _Worker] = {}
-        self._waiting: deque[_Task] = deque()
+        self._workers: dict[WorkerProcess, Worker] = {}
+        self._waiting: deque[Task] = deque()
         self._finished: deque[Outcome] = deque()
         self._failed_starts = 0
         self._start_after_s = 0.0
@@ -120,6 +87,7 @@ class Pool:
         self._closed = False
         self._folder = tempfile.TemporaryDirectory(prefix="gemmtune-", ignore_cleanup_errors=True)
         self.on_grant: Callable[[int], None] = unheeded
+        self.soon = 0
         self.capacity = max(1, workers or 1)
         try:
             self.device, self.versions = self._first_hello()
@@ -153,7 +121,7 @@ class Pool:
         """See `Executor.submit`."""
         if self._closed:
             raise ExecutorError(f"job {job.id} was submitted to an executor that is closed")
-        self._waiting.append(_Task(job))
+        self._waiting.append(Task(job))
         self._assign()
 
     def next(self, timeout_s: float | None = None) -> Outcome | None:
@@ -179,6 +147,7 @@ class Pool:
             for worker in list(self._workers.values()):
                 if worker.task is not None:
                     given_up.append(worker.task.job.id)
+                if worker.task is not None or worker.starting:
                     self._remove(worker)
         return tuple(given_up)
 
@@ -236,12 +205,16 @@ class Pool:
             worker.turn("idle")
         elif op == "error":
             self._refused(worker, str(message["message"]))
+        elif op == "opening":
+            worker.turn("queueing")
+        elif op == "opened":
+            worker.turn("compiling")
         elif op == "ready":
             worker.turn("ready")
         elif op == "unannounced":
             raise message["error"]
         elif op == "granted":
-            worker.turn("running", float(message["at_s"]))
+            worker.granted(float(message["at_s"]))
         elif op == "outcome":
             self._done(worker, Outcome.from_json(message["outcome"]))
 
@@ -250,18 +223,26 @@ class Pool:
         for worker in list(self._workers.values()):
             if worker.state == "idle" and len(self._workers) > self.capacity:
                 self._retire(worker)
-            elif worker.state == "idle" and self._waiting:
-                worker.task = self._waiting.popleft()
-                worker.turn("compiling")
+        idle = [worker for worker in self._workers.values() if worker.state == "idle"]
+        # First those that have compiled a kernel: it runs again at once.
+        for worker in sorted(idle, key=lambda worker: self._known_to(worker) is None):
+            if self._waiting:
+                task = self._known_to(worker) or self._waiting[0]
+                self._waiting.remove(task)
+                worker.take(task)
                 worker.process.forget_stderr()
-                job, folder = worker.task.job.to_json(), self._folder.name
+                job, folder = task.job.to_json(), self._folder.name
                 worker.process.send("job", job=job, workers=self._sharers, folder=folder)
         if time.monotonic() < self._start_after_s:
             return
-        starting = sum(worker.state == "starting" for worker in self._workers.values())
-        wanted = min(len(self._waiting) - starting, self.capacity - len(self._workers))
-        for _ in range(wanted):
+        starting = sum(worker.starting for worker in self._workers.values())
+        wanted = max(len(self._waiting) - starting, self.soon - len(self._workers))
+        for _ in range(min(wanted, self.capacity - len(self._workers))):
             self._start()
+
+    def _known_to(self, worker: Worker) -> Task | None:
+        """The first waiting job whose kernel the worker has compiled."""
+        return next((task for task in self._waiting if task.job.kernel in worker.kernels), None)
 
     def _announce(self, process: WorkerProcess) -> None:
         """Called in the thread of some worker."""
@@ -275,18 +256,18 @@ class Pool:
             process = WorkerProcess(self._command, self._events)
         except OSError as error:
             raise ExecutorError(f"no worker process can be started: {error}") from error
-        self._workers[process] = _Worker(process, time.monotonic())
+        self._workers[process] = Worker(process, time.monotonic())
 
     # How jobs and workers end
 
-    def _remove(self, worker: _Worker) -> None:
+    def _remove(self, worker: Worker) -> None:
         """Ends a worker whatever it is doing."""
         del self._workers[worker.process]
         worker.process.close()
         self._events.leave(worker.process)
         worker.task = None
 
-    def _done(self, worker: _Worker, outcome: Outcome) -> None:
+    def _done(self, worker: Worker, outcome: Outcome) -> None:
         task, worker.task = worker.task, None
         if task is None:
             return
@@ -306,7 +287,7 @@ class Pool:
             worker.disasters = self._disasters
             self._finished.append(outcome)
 
-    def _make_room(self, worker: _Worker, began_s: float) -> bool:
+    def _make_room(self, worker: Worker, began_s: float) -> bool:
         """Does with half the workers, once, where they may have used the memory up together.
 
         Returns:
@@ -321,27 +302,27 @@ class Pool:
         self._retire(worker)
         return True
 
-    def _retire(self, worker: _Worker) -> None:
+    def _retire(self, worker: Worker) -> None:
         self._remove(worker)
         self._room_made_s = time.monotonic()
 
-    def _refused(self, worker: _Worker, message: str) -> None:
+    def _refused(self, worker: Worker, message: str) -> None:
         """A worker could not open the device. At first that is final; later it may recover."""
         self._remove(worker)
         if self._hello is None:
             raise DeviceError(message)
         self._start_failed(message)
 
-    def _died(self, worker: _Worker) -> None:
+    def _died(self, worker: Worker) -> None:
         worker.process.end(_EXIT_PATIENCE_S)
         words = worker.process.last_words()
         state, task = worker.state, worker.task
         self._remove(worker)
-        if state == "starting":
+        if worker.starting:
             self._start_failed(words)
         elif task is not None:
             doing = "compiling" if state == "compiling" else "running"
-            died = _failure(worker, task.job, "crash", f"worker died {doing}: {words}")
+            died = failure(worker, task.job, "crash", f"worker died {doing}: {words}")
             self._disaster(worker, task, died)
 
     def _start_failed(self, words: str) -> None:
@@ -350,7 +331,7 @@ class Pool:
         self._start_after_s = time.monotonic() + _RETRY_S * 2**self._failed_starts
         if self._failed_starts < START_ATTEMPTS:
             return
-        working = [worker for worker in self._workers.values() if worker.state != "starting"]
+        working = [worker for worker in self._workers.values() if not worker.starting]
         if not working:
             raise ExecutorError(
                 f"{self._failed_starts} worker processes in a row died before their first job; "
@@ -360,7 +341,7 @@ class Pool:
         self.capacity = len(working)
         self._failed_starts = 0
 
-    def _kill(self, worker: _Worker) -> None:
+    def _kill(self, worker: Worker) -> None:
         state, task = worker.state, worker.task
         self._remove(worker)
         if task is None:
@@ -372,9 +353,9 @@ class Pool:
         message = f"{doing} took longer than {limit_s:g} s; the worker was killed"
         # A compiler that is killed disturbs nobody, a kernel may take the whole device with it.
         self._disasters += state == "running"
-        self._finished.append(_failure(worker, job, "timeout", message))
+        self._finished.append(failure(worker, job, "timeout", message))
 
-    def _disaster(self, worker: _Worker, task: _Task, outcome: Outcome) -> None:
+    def _disaster(self, worker: Worker, task: Task, outcome: Outcome) -> None:
         """A job lost its device or worker.
 
         Its own fault, unless another had done so since this worker last worked: a driver that
@@ -387,11 +368,3 @@ class Pool:
             self._waiting.appendleft(task)
         else:
             self._finished.append(outcome)
-
-
-def _failure(worker: _Worker, job: Job, kind: FailureKind, message: str) -> Outcome:
-    """What the worker's end means for its job; the time that it had is kept."""
-    spent_s = time.monotonic() - worker.since_s
-    step = {"compiling": "compile_s", "running": "verify_s"}.get(worker.state)
-    result = Failure(kind=kind, message=message)
-    return Outcome(job_id=job.id, result=result, **({step: spent_s} if step else {}))

@@ -1,7 +1,9 @@
 """Who has the device: one worker at a time, handed on by the thread that hears of it.
 
-So the device never waits for a parent that is choosing or writing down what comes next. Passes on
-every event as it is; what becomes of jobs and workers is the pool's.
+So the device never waits for a parent that is choosing or writing down what comes next. Workers
+that only open it, or fill buffers, do so together, but never while one measures: a process that
+joins a device slows the kernels of all others down. Passes on every event as it is; what becomes
+of jobs and workers is the pool's.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 
 from gemmtune.errors import GemmtuneError
 from gemmtune.executors.process import Event, WorkerProcess
+from gemmtune.executors.steady import Usual
 
 _LONGEST_IDLE_S = 1e6
 
@@ -23,12 +26,14 @@ class Turnstile:
     """The queue that workers put their events into, and the order in which they get the device.
 
     A worker asks for the device by ``ready`` and gives it back by ``outcome``, or by its end: one
-    that dies cannot keep it. To the events that workers send it adds {"op": "granted", "at_s": ...}
-    on the clock of `time.monotonic`, and {"op": "unannounced", "error": ...}.
+    that dies cannot keep it. One that starts, or makes buffers, asks by ``opening``, and has done
+    with ``hello``, ``opened`` or ``error``. To the events that workers send it adds {"op":
+    "granted", "at_s": ...} on the clock of `time.monotonic`, and {"op": "unannounced", "error":
+    ...}.
 
     Args:
-        announce: called before a worker is granted the device, which waits for it; an error of its
-            becomes an event, and the device stays free.
+        announce: called before a worker is granted the device for a job, which waits for it; an
+            error of its becomes an event, and the device stays free.
     """
 
     def __init__(self, announce: Callable[[WorkerProcess], None]) -> None:
@@ -37,6 +42,9 @@ class Turnstile:
         self._lock = threading.Lock()
         self._held = False
         self._ready: deque[WorkerProcess] = deque()
+        self._starting: deque[WorkerProcess] = deque()
+        self._openers: set[WorkerProcess] = set()
+        self._usual = Usual()
         self._holder: WorkerProcess | None = None
         self._released_s = float("-inf")
 
@@ -45,11 +53,13 @@ class Turnstile:
         process, message = event
         self._events.put(event)
         op = None if message is None else message.get("op")
-        if op == "ready":
+        if message is not None and op == "outcome":
+            self._usual.add(message["outcome"].get("reference_ns"))
+        if op in ("ready", "opening"):
             with self._lock:
-                self._ready.append(process)
+                (self._ready if op == "ready" else self._starting).append(process)
                 self._grant()
-        elif op in ("outcome", None):
+        elif op in ("outcome", "hello", "opened", "error", None):
             self.leave(process)
 
     def get(self, timeout_s: float | None) -> Event | None:
@@ -65,9 +75,11 @@ class Turnstile:
             if process is self._holder:
                 self._holder = None
                 self._released_s = time.monotonic()
-                self._grant()
-            elif process in self._ready:
-                self._ready.remove(process)
+            for queue_ in (self._ready, self._starting):
+                if process in queue_:
+                    queue_.remove(process)
+            self._openers.discard(process)
+            self._grant()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -82,7 +94,14 @@ class Turnstile:
                 self._held = False
 
     def _grant(self) -> None:
-        if self._held or self._holder is not None or not self._ready:
+        if self._holder is None:
+            # First, and all at once: the sooner they are there, the sooner the device is busy.
+            while self._starting:
+                process = self._starting.popleft()
+                self._openers.add(process)
+                self._events.put((process, {"op": "granted", "at_s": time.monotonic()}))
+                process.send("grant")
+        if self._held or self._holder is not None or self._openers or not self._ready:
             return
         process = self._ready.popleft()
         try:
@@ -93,4 +112,5 @@ class Turnstile:
         self._holder = process
         now_s = time.monotonic()
         self._events.put((process, {"op": "granted", "at_s": now_s}))
-        process.send("grant", idle_s=min(now_s - self._released_s, _LONGEST_IDLE_S))
+        idle_s = min(now_s - self._released_s, _LONGEST_IDLE_S)
+        process.send("grant", idle_s=idle_s, usual_ns=self._usual.band_ns)

@@ -1,20 +1,24 @@
 """A process that owns a GPU device and runs the jobs its parent sends: JSON, one message a line.
 
     parent to worker                        worker to parent
-                                            {"op": "hello", "device": ..., "versions": ...}
+                                            {"op": "opening"}
+    {"op": "grant"}                         {"op": "hello", "device": ..., "versions": ...}
                                          or {"op": "error", "message": ...}, and it ends
-    {"op": "job", "job": ..., "workers":    {"op": "ready"} once compiled, or an outcome
+    {"op": "job", "job": ..., "workers":    {"op": "opening"} where buffers are wanted
      ..., "folder": ...}
-    {"op": "grant", "idle_s": ...}          {"op": "outcome", "outcome": ...}
+    {"op": "grant"}                         {"op": "opened"} once they are there
+                                            {"op": "ready"} once compiled, or an outcome
+    {"op": "grant", "idle_s": ...,          {"op": "outcome", "outcome": ...}
+     "usual_ns": ...}
 
 ``workers`` is how many there may be on the device, whose memory they share, and ``folder`` a place
-for what all of them need.
+for what all of them need; ``usual_ns`` is the `steady.Band` of references, or null.
 With ``--list`` or ``--probe`` it says {"op": "devices", ...} instead and ends. With ``--answer`` it
 says {"op": "opened"}, and to each {"op": "question", "question": ...} either {"op": "finding",
 "answer": ...} or {"op": "finding", "failure": ...}.
-It touches the device only between ``grant`` and ``outcome``, apart from compiling. It ends when its
-input does, whatever it is doing, so it never outlives its parent. What it, or the driver, says on
-its way out is on stderr.
+It touches the device only between ``grant`` and ``hello``, ``opened`` or ``outcome``, apart from
+compiling. It ends when its input does, whatever it is doing, so it never outlives its parent. What
+it, or the driver, says on its way out is on stderr.
 """
 
 from __future__ import annotations
@@ -31,11 +35,15 @@ import time
 import traceback
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gemmtune.errors import GemmtuneError
 from gemmtune.job import Failure, Job, Outcome, Policy
 from gemmtune.probes import Question
+
+if TYPE_CHECKING:
+    from gemmtune.executors.local.runner import Runner
+    from gemmtune.executors.local.stock import Company
 
 
 def _arguments() -> argparse.Namespace:
@@ -109,8 +117,11 @@ def _answer(protocol: IO[str], inbox: queue.SimpleQueue[dict[str, Any]], selecto
 def _serve(
     protocol: IO[str], inbox: queue.SimpleQueue[dict[str, Any]], selector: str, policy: Policy
 ) -> None:
-    from gemmtune.executors.local.runner import Company, Runner
+    from gemmtune.executors.local.runner import Runner
+    from gemmtune.executors.local.stock import Company
 
+    _say(protocol, "opening")
+    inbox.get()
     runner = Runner(selector, policy)
     _say(
         protocol,
@@ -123,16 +134,7 @@ def _serve(
         job = Job.from_json(asked["job"])
         company = Company(workers=int(asked["workers"]), folder=Path(asked["folder"]))
         try:
-            compiled = runner.compile(job)
-            if isinstance(compiled, Outcome):
-                outcome = compiled
-            else:
-                _say(protocol, "ready")
-                asked_s = time.perf_counter()
-                grant = inbox.get()
-                wait_s = time.perf_counter() - asked_s
-                outcome = runner.run(compiled, float(grant["idle_s"]), company)
-                outcome = replace(outcome, wait_s=wait_s)
+            outcome = _outcome(protocol, inbox, runner, job, company)
         except Exception as error:
             # A bug of ours, or an error of wgpu-py that nobody foresaw: it must cost one job only,
             # and the state it left behind is not to be trusted.
@@ -143,6 +145,29 @@ def _serve(
         _say(protocol, "outcome", outcome=outcome.to_json())
         if isinstance(outcome.result, Failure) and outcome.result.kind == "device_lost":
             return
+
+
+def _outcome(
+    protocol: IO[str],
+    inbox: queue.SimpleQueue[dict[str, Any]],
+    runner: Runner,
+    job: Job,
+    company: Company,
+) -> Outcome:
+    if runner.stock.lacks(job, company):
+        _say(protocol, "opening")
+        inbox.get()
+        runner.stock.make(job, company)
+        _say(protocol, "opened")
+    compiled = runner.compile(job)
+    if isinstance(compiled, Outcome):
+        return compiled
+    _say(protocol, "ready")
+    asked_s = time.perf_counter()
+    grant = inbox.get()
+    wait_s = time.perf_counter() - asked_s
+    outcome = runner.run(compiled, float(grant["idle_s"]), company, grant["usual_ns"])
+    return replace(outcome, wait_s=wait_s)
 
 
 def main() -> None:

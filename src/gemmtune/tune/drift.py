@@ -11,12 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-LEAST = 0.05
-"""The reference has to differ by this much, relative, before anything is called a drift."""
-NOISE_FACTOR = 5.0
-"""And by this many times the median of its deviations: on a busy machine all times scatter."""
-BASE = 5
-"""References before which nothing can be said."""
+from gemmtune.executors.steady import BASE, tolerance
+
 LASTING = 10
 """Readings of a drift that has not ended after which it counts as how the device is now."""
 UNSTEADY = 0.2
@@ -104,13 +100,6 @@ class Drift:
         if self.current is not None and len(last[0].row_ids) >= LASTING:
             level_ns *= last[0].ratio
         return {row_id: e.ratio for e in self._off(level_ns) for row_id in e.row_ids}
-
-
-def tolerance(times_ns: Sequence[float]) -> float:
-    """How far, relative, reference times scatter without any drift."""
-    median = statistics.median(times_ns)
-    deviation = statistics.median(abs(time_ns - median) for time_ns in times_ns)
-    return max(LEAST, NOISE_FACTOR * deviation / median)
 
 
 def _episode(run: Sequence[Reading], usual_ns: float) -> Episode:

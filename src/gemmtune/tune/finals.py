@@ -9,9 +9,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from gemmtune.executors.steady import tolerance
 from gemmtune.job import Failure, Measurement, Outcome
 from gemmtune.store import Row
-from gemmtune.tune.drift import tolerance
 
 MARGIN = 0.03
 """Configs this close to the fastest might be it: single measurements repeat to about 3 %."""

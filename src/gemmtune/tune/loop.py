@@ -111,6 +111,7 @@ class Tuning:
             stop = self._stop() or self._measure()
         finally:
             self._executor.on_grant = unheeded
+            self._executor.soon = 0
             self._give_up()
         return self._finish(stop, self._settle())
 
@@ -173,7 +174,8 @@ class Tuning:
         )
 
     def _measure(self) -> StopReason:
-        # The baseline runs while the space is listed, which can take seconds.
+        # The baseline runs, and workers start, while the space is listed, which can take seconds.
+        self._executor.soon = self._most_in_flight
         if self._known.default is None:
             self._submit(*self._known.baseline)
         search = self._search = self._timed(self._open_search)
@@ -183,6 +185,12 @@ class Tuning:
             if stop is not None and (not self._in_flight or self._overdue()):
                 return stop
             self._wait(search)
+
+    @property
+    def _most_in_flight(self) -> int:
+        trials = self._options.trials
+        capacity = self._executor.capacity
+        return capacity if trials is None else min(capacity, trials - self._known.trials)
 
     def _open_search(self) -> Search:
         device, versions = self._executor.device, self._executor.versions
@@ -348,9 +356,12 @@ class Tuning:
         if self._options.budget_s is None:
             return 0.0
         ran = [outcome for outcome in self._outcomes if outcome.ok]
-        each_s = sum(o.device_s + o.compile_s / self._executor.capacity for o in ran)
+        device_s = sum(outcome.device_s for outcome in ran)
+        compile_s = sum(outcome.compile_s for outcome in ran)
         again = ROUNDS * len(leaders(self._known.rows))
-        return min(RESERVE * self._options.budget_s, again * each_s / max(len(ran), 1))
+        # Each leader has a worker that compiles it once, all of them at the same time.
+        each_s = (again * device_s + compile_s) / max(len(ran), 1)
+        return min(RESERVE * self._options.budget_s, each_s)
 
     def _tell(self, search: Search, rows: Sequence[Row]) -> None:
         search.exchange()  # whoever has measured a row is the one to tell it

@@ -194,6 +194,7 @@ class _Recording:
 
     def run(self, interrupted: Callable[[], bool]) -> None:
         """Measure until there is a reason to stop, and save whatever happens."""
+        self._executor.soon = min(self._executor.capacity, self._wanted)
         try:
             while not interrupted() and not self._late():
                 self._fill()
@@ -203,6 +204,7 @@ class _Recording:
                 if self._now() - self._saved_s >= SAVE_S:
                     self._save()
         finally:
+            self._executor.soon = 0
             self._executor.cancel()
             self._save()
 

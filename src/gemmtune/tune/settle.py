@@ -106,9 +106,12 @@ class Settler:
         found: dict[int, list[Outcome]] = {row.id: [] for row in rows}
         waiting = deque(row for _ in range(rounds) for row in rows)
         flying: dict[int, int] = {}
+        # A worker for each row: who has compiled it need not do it again, and none has to start
+        # that is of no use.
+        most = min(self._executor.capacity, len(rows))
         try:
             while (waiting or flying) and not self._over():
-                while waiting and len(flying) < self._executor.capacity:
+                while waiting and len(flying) < most:
                     row = waiting.popleft()
                     flying[self._submit(row)] = row.id
                 outcome = self._executor.next(TICK_S)

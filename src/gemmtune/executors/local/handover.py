@@ -25,6 +25,10 @@ class Handover:
     def _path(self, folder: Path, key: str) -> Path:
         return folder / sha256(key.encode()).hexdigest()
 
+    def has(self, key: str) -> bool:
+        """Whether something was saved under ``key``."""
+        return self._folder is not None and self._path(self._folder, key).exists()
+
     def load(self, key: str, size_bytes: int) -> bytes | None:
         """What was saved under ``key``; None: nothing, or nothing of that size."""
         if self._folder is None:

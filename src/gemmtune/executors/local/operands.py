@@ -27,8 +27,8 @@ HELPER_BINDINGS = ("uniform", "read-only-storage", "read-only-storage", "storage
 """Of templates/verify/compare.wgsl and differ.wgsl."""
 _FILL_BINDINGS = ("uniform", "storage")
 _GRID = (1024, 1, 1)
-# Inputs that together exceed this cannot all be in any last-level cache of today.
-_COLD_BYTES = 256 * 1024 * 1024
+COLD_BYTES = 256 * 1024 * 1024
+"""Inputs that together exceed this cannot all be in any last-level cache of today."""
 _COLD_COPIES = 32
 
 
@@ -219,7 +219,7 @@ class Operands:
     def cold_inputs(self) -> list[tuple[Any, Any]]:
         """Pairs of A and B, copies but for the first, that no cache holds all together."""
         pairs = self._pairs
-        wanted = min(_COLD_COPIES, ceil_div(_COLD_BYTES, self.a.size + self.b.size))
+        wanted = min(_COLD_COPIES, ceil_div(COLD_BYTES, self.a.size + self.b.size))
         with self._gpu.failing_as("out_of_memory"):
             while len(pairs) < wanted:
                 pair = (self._gpu.buffer(self.a.size), self._gpu.buffer(self.b.size))

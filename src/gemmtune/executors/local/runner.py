@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gemmtune.device import Device
+from gemmtune.errors import DeviceError
+from gemmtune.executors.crew import KEPT_KERNELS
 from gemmtune.executors.local import timing
 from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError
-from gemmtune.executors.local.handover import Handover
 from gemmtune.executors.local.operands import SLACK_BYTES, Helpers, Operands, kernel_bindings
 from gemmtune.executors.local.sentinel import Sentinel
-from gemmtune.executors.local.verify import Expected, Verdict, Verifier
+from gemmtune.executors.local.stock import ALONE, Company, Problem, Stock
+from gemmtune.executors.local.verify import Verdict
+from gemmtune.executors.steady import Band
 from gemmtune.job import Failure, Job, Measurement, Outcome, Policy, Versions
 from gemmtune.kernels.base import check_problem
 from gemmtune.problem import Gemm
@@ -23,36 +27,8 @@ from gemmtune.problem import Gemm
 _Part = tuple[int, int, int]
 """Of a kernel: number of the pass, first workgroup, count of them."""
 
-KEPT_BYTES = 1024**3
-"""A problem's buffers stay on the device between jobs up to this size at least."""
-KEPT_KERNELS = 8
-"""So many of the last ones need not be compiled again, e.g. those that are measured in turn."""
-SHARED_BYTES = 24 * 1024**3
-"""Of a discrete GPU, for what all of its workers keep: one with less memory fails first, and then
-has fewer workers."""
-SHARED_BUFFERS = 6
-"""And no more than so many of the largest buffers that it allows."""
-
-
-def kept_bytes(device: Device, workers: int) -> int:
-    """Up to which size one of so many workers keeps a problem's buffers on the device."""
-    if device.adapter_type != "discrete":
-        return KEPT_BYTES
-    shared = min(SHARED_BYTES, SHARED_BUFFERS * device.limits.buffer_bytes)
-    return max(KEPT_BYTES, shared // max(workers, 1))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Company:
-    """The processes that share the device with this one."""
-
-    workers: int = 1
-    """How many there are, this one included."""
-    folder: Path | None = None
-    """Where they leave what all of them need; None: nowhere."""
-
-
-ALONE = Company()
+MOST_AGAIN = 2
+"""Times that a kernel is timed again at once because the device was not as usual."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +41,6 @@ class Compiled:
     """The wgpu pipeline of each of its passes."""
     compile_s: float
     """Wall time of compiling."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Problem:
-    """What stays on the device for one problem and seed."""
-
-    gemm: Gemm
-    seed: int
-    operands: Operands
-    verifier: Verifier
 
 
 class Runner:
@@ -93,9 +59,20 @@ class Runner:
         self._policy = policy or Policy()
         self._helpers = Helpers(self._gpu)
         self._watch: timing.Stopwatch | None = None
-        self._sentinel: Sentinel | None = None
-        self._problem: _Problem | None = None
+        # Not when it is first wanted: the device would wait for its compilation.
+        self._sentinel = self._made_sentinel()
+        self.stock = Stock(self._gpu, self._helpers, self._policy, self._stopwatch)
+        """The buffers of a problem."""
         self._compiled: dict[Any, tuple[Any, ...]] = {}
+
+    def _made_sentinel(self) -> Sentinel | None:
+        """None where the policy spends no time on times."""
+        if self._policy.min_time_s <= 0.0:
+            return None
+        try:
+            return Sentinel(self._gpu, self._helpers)
+        except JobError as error:
+            raise DeviceError(f"{self._gpu.device.name} runs no kernel: {error}") from error
 
     @property
     def device(self) -> Device:
@@ -147,33 +124,47 @@ class Runner:
             self._gpu.wait()
             operands.free()
 
-    def run(self, compiled: Compiled, idle_s: float = 0.0, company: Company = ALONE) -> Outcome:
+    def run(
+        self,
+        compiled: Compiled,
+        idle_s: float = 0.0,
+        company: Company = ALONE,
+        usual_ns: Band | None = None,
+    ) -> Outcome:
         """Verifies and times. The device must be this job's alone meanwhile.
 
         Args:
             compiled: what `compile` gave.
             idle_s: how long the device has had nothing to do.
             company: who shares the device, if not at this moment.
+            usual_ns: between which times the reference usually is; where it is not right after the
+                kernel was timed, that is done again.
         """
         job, laps = compiled.job, _Laps()
+        laps.seconds["ahead_s"] = self.stock.taken_s()
         try:
             with laps.lap("prepare_s"), self._gpu.failing_as("validation"):
-                problem = self._prepare(job, company)
+                problem = self.stock.get(job, company)
             with laps.lap("verify_s"):
                 plans, verdict = self._verify(compiled, problem)
             with self._gpu.failing_as("validation"):
-                result = self._time(compiled, problem, plans, verdict, idle_s, laps)
-            reference_ns, reference_spread = self._reference(laps)
+                for again in range(MOST_AGAIN + 1):
+                    idle_s = idle_s if not again else math.inf
+                    result = self._time(compiled, problem, plans, verdict, idle_s, laps)
+                    reference_ns, reference_spread = self._reference(laps)
+                    if not self._off(result, reference_ns, job, usual_ns):
+                        break
         except JobError as error:
             return _failed(job, error, compile_s=compiled.compile_s, **laps.seconds)
         finally:
-            self._drop_if_large(company.workers)
+            self.stock.drop_if_large(company.workers)
         return Outcome(
             job_id=job.id,
             result=result,
             compile_s=compiled.compile_s,
             reference_ns=reference_ns,
             reference_spread=reference_spread,
+            again=again,
             **laps.seconds,
         )
 
@@ -186,47 +177,27 @@ class Runner:
 
     def _reference(self, laps: _Laps) -> tuple[float | None, float]:
         """How fast the device is now; not where the policy spends no time on times."""
-        if self._policy.min_time_s <= 0.0:
+        if self._sentinel is None:
             return None, 0.0
-        with laps.lap("measure_s"), self._gpu.failing_as("validation"):
-            if self._sentinel is None:
-                self._sentinel = Sentinel(self._gpu, self._helpers, self._stopwatch())
-            return self._sentinel.measure()
+        with laps.lap("measure_s"):
+            return self._sentinel.measure(self._stopwatch())
 
-    def _prepare(self, job: Job, company: Company) -> _Problem:
-        """The job's buffers and its right answer; kept from the job before where it is the same."""
-        kept = self._problem
-        if kept is not None and (kept.gemm, kept.seed) == (job.gemm, job.seed):
-            return kept
-        self._drop()
-        expected = Expected(
-            self._gpu,
-            self._helpers,
-            self._stopwatch(),
-            job.gemm,
-            job.seed,
-            self._policy.dispatch_limit_s,
-            Handover(company.folder),
+    def _off(
+        self, timed: Measurement, reference_ns: float | None, job: Job, usual_ns: Band | None
+    ) -> bool:
+        """Whether the device was not as usual, and what was timed meanwhile could matter."""
+        if usual_ns is None or reference_ns is None:
+            return False
+        low_ns, high_ns = usual_ns
+        slower = reference_ns / statistics.fmean(usual_ns)
+        matters = (
+            job.best_ns is None
+            or timed.time_ns / slower <= self._policy.give_up_factor * job.best_ns
         )
-        operands = Operands(self._gpu, self._helpers, job.gemm, job.seed)
-        verifier = Verifier(self._gpu, self._helpers, operands, expected)
-        self._problem = _Problem(gemm=job.gemm, seed=job.seed, operands=operands, verifier=verifier)
-        return self._problem
-
-    def _drop(self) -> None:
-        if self._problem is not None:
-            self._problem.verifier.free()
-            self._problem = None
-
-    def _drop_if_large(self, workers: int) -> None:
-        kept = self._problem
-        if kept is not None:
-            kept.operands.set_workspace(0)
-            if kept.verifier.size_bytes > kept_bytes(self.device, workers):
-                self._drop()
+        return matters and not low_ns <= reference_ns <= high_ns
 
     def _verify(
-        self, compiled: Compiled, problem: _Problem
+        self, compiled: Compiled, problem: Problem
     ) -> tuple[tuple[timing.Plan, ...], Verdict]:
         with self._gpu.failing_as("validation"):
             problem.operands.set_workspace(compiled.job.kernel.workspace_bytes)
@@ -257,7 +228,7 @@ class Runner:
     def _time(
         self,
         compiled: Compiled,
-        problem: _Problem,
+        problem: Problem,
         plans: tuple[timing.Plan, ...],
         verdict: Verdict,
         idle_s: float,
@@ -333,4 +304,4 @@ class _Laps:
 
 def _failed(job: Job, error: JobError, **seconds: float) -> Outcome:
     failure = Failure(kind=error.kind, message=str(error))
-    return Outcome(job_id=job.id, result=failure, **seconds)
+    return Outcome(job_id=job.id, result=failure, again=0, **seconds)

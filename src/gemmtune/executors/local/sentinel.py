@@ -24,34 +24,39 @@ _SOFTWARE_SAMPLE_NS = 2e6
 class Sentinel:
     """The naive kernel on a small problem of its own.
 
+    It is compiled at once, and first run when it is first measured.
+
     Args:
         gpu: where.
         helpers: its helper kernels.
-        watch: its clock.
 
     Raises:
         JobError: the device cannot even do that.
     """
 
-    def __init__(self, gpu: Gpu, helpers: Helpers, watch: timing.Stopwatch) -> None:
+    def __init__(self, gpu: Gpu, helpers: Helpers) -> None:
         size = _SOFTWARE_SIZE if gpu.device.software else _SIZE
         gemm = Gemm(m=size, n=size, k=size)
         kernel = render("naive", naive.NaiveConfig(), gemm, gpu.device)
         pipeline = gpu.pipeline(kernel.wgsl, kernel_bindings(gemm))
         operands = Operands(gpu, helpers, gemm, 0)
-        dispatch = operands.dispatch(pipeline, 0, kernel.launches[0].workgroups)
-        self._run = timing.Run(watch, [[dispatch]], apart=False)
-        with gpu.failing_as("validation"):
-            watch.passes_ns([[dispatch]], apart=True)
-            (once_ns,) = self._run.samples(1, 1)
-        sample_ns = _SOFTWARE_SAMPLE_NS if gpu.device.software else _SAMPLE_NS
-        self._repeats = math.ceil(max(sample_ns, watch.span_ns) / max(once_ns, 100.0))
+        self._dispatch = operands.dispatch(pipeline, 0, kernel.launches[0].workgroups)
+        self._sample_ns = _SOFTWARE_SAMPLE_NS if gpu.device.software else _SAMPLE_NS
+        self._repeats = 0
 
-    def measure(self) -> tuple[float, float]:
+    def measure(self, watch: timing.Stopwatch) -> tuple[float, float]:
         """Time in ns of one run, and its spread, on the device as it is at this moment.
 
         The mean and the range, not median and quartiles: what interferes now and then shall show.
+
+        Args:
+            watch: the device's clock, always the same.
         """
-        samples = self._run.samples(_SAMPLES, self._repeats)
+        run = timing.Run(watch, [[self._dispatch]], apart=False)
+        if not self._repeats:
+            watch.passes_ns([[self._dispatch]], apart=True)
+            (once_ns,) = run.samples(1, 1)
+            self._repeats = math.ceil(max(self._sample_ns, watch.span_ns) / max(once_ns, 100.0))
+        samples = run.samples(_SAMPLES, self._repeats)
         mean = max(statistics.fmean(samples), 1.0)
         return mean, (max(samples) - min(samples)) / mean

@@ -46,13 +46,26 @@ class Verdict:
     """What was allowed."""
 
 
+def at_hand(gemm: Gemm, seed: int, handover: Handover) -> bool:
+    """Whether `Expected` needs no kernel: the host is fast enough, or another worker has run it."""
+    return _small(gemm) or handover.has(_key(gemm, seed))
+
+
+def _small(gemm: Gemm) -> bool:
+    return gemm.m * gemm.n * gemm.k * gemm.batch <= HOST_PRODUCTS
+
+
+def _key(gemm: Gemm, seed: int) -> str:
+    return f"{gemm!r} {seed}"
+
+
 class Expected:
     """The right C of one problem and seed, on the device, laid out as C is.
 
     Args:
         gpu: where.
         helpers: its helper kernels.
-        watch: its clock, for dispatches that stay short.
+        watch: gives its clock, for dispatches that stay short.
         gemm: the problem.
         seed: of the inputs.
         limit_s: longest dispatch.
@@ -66,7 +79,7 @@ class Expected:
         self,
         gpu: Gpu,
         helpers: Helpers,
-        watch: timing.Stopwatch,
+        watch: Callable[[], timing.Stopwatch],
         gemm: Gemm,
         seed: int,
         limit_s: float,
@@ -75,17 +88,17 @@ class Expected:
         self._gpu = gpu
         self.dtype = "f32"
         self.tolerance = reference.tolerance(gemm)
-        if gemm.m * gemm.n * gemm.k * gemm.batch <= HOST_PRODUCTS:
+        if _small(gemm):
             self.buffer = self._from_host(gemm, seed)
         else:
             exact = self._exact(gemm)
             operands = Operands(gpu, helpers, gemm, seed, c_dtype=exact.c)
             self.buffer = operands.c
             # The values of C and bias stay those of the problem's dtypes, whatever is kept of them.
-            key, handover = f"{gemm!r} {seed} {exact.c}", handover or Handover()
+            key, handover = _key(gemm, seed), handover or Handover()
             known = handover.load(key, operands.c.size)
             if known is None:
-                self._compute(exact, operands, watch, limit_s)
+                self._compute(exact, operands, watch(), limit_s)
                 self._check_spots(gemm, seed)
                 handover.save(key, gpu.read(operands.c))
             else:
