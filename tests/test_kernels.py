@@ -196,6 +196,11 @@ def test_check_says_in_words_why_a_subgroup_config_is_illegal(changes, words):
         ({"checked": False}, "unchecked kernels need static dims"),
         ({"frags_m": 1, "frags_n": 1, "tile_k": 16, "subgroups_m": 4}, "do not divide"),
         ({"tile_k": 128}, "bytes of workgroup memory"),
+        ({"out_frags": 3}, "out_frags 3 does not divide frags_n 4"),
+        ({"flight": 2}, "flight 2 and wide False say nothing without hold"),
+        ({"hold": "early"}, "hold 'early' must be none, first or last"),
+        ({"hold": "first"}, "with hold, stages must be 2, tile_k the fragment's 16"),
+        ({"hold": "first", "tile_k": 16, "stages": 2}, "order must be all_first"),
     ],
 )
 def test_check_says_in_words_why_a_coopmat_config_is_illegal(changes, words):
@@ -206,6 +211,16 @@ def test_check_says_in_words_why_a_coopmat_config_is_illegal(changes, words):
     reasons = FAMILIES["coopmat"].check(dataclasses.replace(config, **changes), gemm, MATRICES)
 
     assert words in "; ".join(reasons)
+
+
+def test_coopmat_pairs_tiles_only_where_an_operand_lies_along_k():
+    family = FAMILIES["coopmat"]
+    changes = {"stages": 2, "tile_k": 16, "order": "all_first", "hold": "last", "wide": True}
+    for trans_a in (False, True):
+        gemm = Gemm.parse("512x512x512", a="f16", b="f16", trans_a=trans_a)
+        config = dataclasses.replace(family.default(gemm, MATRICES), frags_n=2, **changes)
+
+        assert ("wide says nothing" in " ".join(family.check(config, gemm, MATRICES))) == trans_a
 
 
 def test_coopmat_family_needs_f16_the_feature_and_a_fragment_that_works():

@@ -81,6 +81,9 @@ def test_epilogue_is_right(run_kernel, device, activation):
         {"b_from": "storage", "dims": "static", "stages": 2},
         {"turns": 2, "dims": "dynamic"},
         {"turns": 4, "order": "all_first"},
+        {"out_frags": 2, "dims": "dynamic"},
+        {"out_frags": 2, "turns": 2, "subgroups_k": 1, "dims": "dynamic"},
+        {"out_frags": 2, "subgroups_k": 2, "subgroups_n": 1, "tile_k": 32, "dims": "dynamic"},
         {"subgroups_k": 2, "subgroups_n": 1, "tile_k": 32},
         {"subgroups_k": 2, "subgroups_m": 1, "tile_k": 32, "stages": 2, "dims": "dynamic"},
         {
@@ -122,6 +125,51 @@ def test_sums_split_among_workgroups_are_right(run_kernel, device, shape, kind, 
     config = config_of(gemm, device, **changes)
 
     assert len(render("coopmat", config, gemm, device).launches) == 2
+    right(run_kernel, config, gemm, device)
+
+
+# The loop is unrolled, so only the smallest kernels compile in time.
+HELD = {"frag": 8, "tile_k": 8, "frags_n": 1, "stages": 2, "order": "all_first", "hold": "first"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "changes"),
+    [
+        (
+            "32x32x48",
+            {},
+            {
+                "dims": "static",
+                "checked": False,
+                "load": 8,
+                "subgroups_n": 1,
+                "frags_m": 2,
+                "frags_n": 2,
+                "subgroups_m": 1,
+            },
+        ),
+        ("32x32x64", {}, {"dims": "static", "checked": False, "hold": "last", "flight": 2}),
+        ("32x32x32", {}, {"dims": "static", "checked": False, "wide": True}),
+        ("16x48x96", {"c": "f16"}, {"dims": "static", "hold": "last", "flight": 2, "wide": True}),
+        # A loop whose last turn reaches past the end, or is the only one.
+        ("32x32x40", {}, {"dims": "static", "wide": True}),
+        ("17x21x8", {"bias": True, "beta": 0.5}, {"hold": "last", "flight": 2}),
+        ("17x21x1", {"c": "f16"}, {"dims": "static"}),
+        ("17x33x0", {"beta": 0.5}, {}),
+        ("20x24x50x2", {}, {"wide": True, "flight": 2}),
+        ("32x32x128", {"c": "f16"}, {"dims": "static", "split_k": 4, "checked": False}),
+        ("17x21x250", {"bias": True}, {"split_k": 3, "wide": True, "hold": "last"}),
+    ],
+)
+@pytest.mark.parametrize(("trans_a", "trans_b"), LAYOUTS)
+def test_fragments_held_for_a_step_are_right(
+    run_kernel, device, shape, kind, changes, trans_a, trans_b
+):
+    gemm = Gemm.parse(shape, trans_a=trans_a, trans_b=trans_b, **F16, **kind)
+    config = config_of(gemm, device, **(HELD | changes))
+    if config.wide and trans_a and not trans_b:
+        config = dataclasses.replace(config, wide=False)
+
     right(run_kernel, config, gemm, device)
 
 

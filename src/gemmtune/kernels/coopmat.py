@@ -22,7 +22,7 @@ from gemmtune.kernels.base import (
     check_launch,
     check_problem,
 )
-from gemmtune.kernels.coopmat_config import SOURCES, CoopmatConfig, Order, Stages
+from gemmtune.kernels.coopmat_config import SOURCES, CoopmatConfig, Hold, Order, Stages
 from gemmtune.kernels.fragments import fragment_sizes, widest_load
 from gemmtune.kernels.split import check_split, passes, sharers, widths, workspace_bytes, worthwhile
 from gemmtune.kernels.tile import TileOperand, access_width
@@ -63,7 +63,7 @@ def _check_launch(config: CoopmatConfig, gemm: Gemm, device: Device) -> tuple[st
 def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
     """Why a config is illegal whatever its launch takes; nothing more where one is `TOO_SMALL`."""
     counts = (c.frag, c.sg_size, c.subgroups, c.frags_m, c.frags_n, c.tile_k, c.group_m)
-    if min(*counts, c.subgroups_m, c.subgroups_k, c.vec, c.split_k, c.turns) < 1:
+    if min(*counts, c.subgroups_m, c.subgroups_k, c.vec, c.split_k, c.turns, c.out_frags) < 1:
         yield TOO_SMALL
         return
     fragment = device.fragment(c.frag, "f16", gemm.acc)
@@ -89,8 +89,28 @@ def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
         yield "unchecked kernels need static dims that tiles divide"
     if c.subgroups % c.turns or (c.turns > 1 and (c.direct(gemm) or c.subgroups_k > 1)):
         yield f"{c.turns} turns do not divide {c.subgroups} subgroups, or C is stored at once"
-    yield from check_split(c.split_k, c.tile_k, gemm)
+    if c.frags_n % c.out_frags or (c.out_frags > 1 and c.direct(gemm)):
+        yield f"out_frags {c.out_frags} does not divide frags_n {c.frags_n}, or C is stored at once"
+    yield from check_split(c.split_k, c.step_k, gemm)
     yield from _check_loads(c, gemm, fragment)
+    yield from _check_hold(c, gemm)
+
+
+def _check_hold(c: CoopmatConfig, gemm: Gemm) -> Iterator[str]:
+    if c.hold == "none":
+        if c.flight != 1 or c.wide:
+            yield f"flight {c.flight} and wide {c.wide} say nothing without hold"
+        return
+    if c.hold not in get_args(Hold) or c.flight not in (1, 2):
+        yield f"hold {c.hold!r} must be none, first or last, and flight {c.flight} 1 or 2"
+    if (c.stages, c.tile_k, c.subgroups_k) != (2, c.frag, 1):
+        yield f"with hold, stages must be 2, tile_k the fragment's {c.frag} and subgroups_k 1"
+    if c.order != "all_first" or (c.a_from, c.b_from) != ("workgroup", "workgroup"):
+        yield "with hold, order must be all_first, and a_from and b_from workgroup"
+    if c.wide and gemm.trans_a and not gemm.trans_b:
+        yield "wide says nothing where neither operand lies along k"
+    if gemm.k == 0 and c.dims == "static":
+        yield "with hold, a k that is known must be over 0"
 
 
 def _check_loads(c: CoopmatConfig, gemm: Gemm, fragment: Fragment | None) -> Iterator[str]:
@@ -235,6 +255,9 @@ def _schedules(sizes: dict[str, Any]) -> Iterator[CoopmatConfig]:
         yield plain
         if stages == 1:
             yield replace(plain, turns=2)
+            yield replace(plain, out_frags=2)
+        if stages == 2 and plain.tile_k == plain.frag:
+            yield from _held(plain)
         if load == 0:
             yield replace(plain, order="all_first")
             yield replace(plain, pad=0)
@@ -243,6 +266,19 @@ def _schedules(sizes: dict[str, Any]) -> Iterator[CoopmatConfig]:
             yield replace(plain, b_from="storage")
         if dims == "static" and stages == 1 and load == 0:
             yield replace(plain, a_from="storage", b_from="storage")
+
+
+def _held(plain: CoopmatConfig) -> Iterator[CoopmatConfig]:
+    """With fragments a step ahead; the least and the most on its way."""
+    for out_frags in (1, 2):
+        first = replace(plain, order="all_first", hold="first", out_frags=out_frags)
+        last = replace(first, hold="last")
+        yield first
+        yield replace(last, flight=2)
+        if plain.load:
+            yield last
+            yield replace(first, wide=True)
+            yield replace(last, flight=2, wide=True)
 
 
 def _fits(config: CoopmatConfig, gemm: Gemm, device: Device) -> bool:
@@ -266,6 +302,7 @@ def variables(config: CoopmatConfig, gemm: Gemm, device: Device) -> dict[str, An
         "sharers": sharers(config.split_k),
         "operands": config.operands(gemm),
         "staged": config.staged(gemm),
+        "step_k": config.step_k,
     }
 
 

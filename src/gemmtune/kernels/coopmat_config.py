@@ -12,6 +12,7 @@ from gemmtune.problem import SIZEOF, Gemm
 Order = Literal["stream_a", "all_first"]
 Stages = Literal[1, 2]
 Source = Literal["workgroup", "storage"]
+Hold = Literal["none", "first", "last"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 
 
@@ -63,6 +64,17 @@ class CoopmatConfig(Config):
     subgroups_k: int = added(1)
     """Subgroups of a workgroup that share the sums of a part of the tile: each takes its part of
     every step, and what they have is added up in workgroup memory at the end."""
+    hold: Hold = added("none")
+    """Whether fragments come a step before they are multiplied, so that no multiply-add waits for
+    them, and when in that step: before the next tiles are stored and asked for, or after. Takes two
+    stages as deep as a fragment; templates/lib/held."""
+    flight: int = added(1)
+    """With `hold`, tiles of an operand that are on their way in registers: 1 or 2."""
+    wide: bool = added(False)
+    """With `hold`, operands that lie along k come two tiles at a time: longer pieces of rows."""
+    out_frags: int = added(1)
+    """Fragments of a row of C that go through workgroup memory at a time, where C is not stored
+    `direct`: fewer barriers and longer pieces of rows, but more memory."""
 
     @property
     def unchecked(self) -> bool:
@@ -88,6 +100,11 @@ class CoopmatConfig(Config):
     def tile_n(self) -> int:
         """Columns of C per workgroup."""
         return self.subgroups_n * self.sg_n
+
+    @property
+    def step_k(self) -> int:
+        """Depth of one turn of the loop over k; of several steps where their buffers take turns."""
+        return self.tile_k * (1 if self.hold == "none" else 4 if self.wide else 2)
 
     @property
     def subgroups(self) -> int:
@@ -118,14 +135,15 @@ class CoopmatConfig(Config):
         """Workgroup memory by which C is stored."""
         if self.direct(gemm):
             return 0
-        return self.subgroups // self.turns * self.frag**2 * SIZEOF[gemm.acc]
+        fragments = self.subgroups // self.turns * self.out_frags
+        return fragments * self.frag**2 * SIZEOF[gemm.acc]
 
     def edges(self, gemm: Gemm) -> tuple[bool, bool, bool]:
         """Whether tiles may reach over the problem along m, n and k."""
         return (
             self._edge(gemm.m, self.tile_m),
             self._edge(gemm.n, self.tile_n),
-            self._edge(gemm.k, self.tile_k),
+            self._edge(gemm.k, self.step_k),
         )
 
     def _edge(self, size: int, tile: int) -> bool:
@@ -152,7 +170,7 @@ class CoopmatConfig(Config):
             extent="M" if is_a else "N",
             origin="m0" if is_a else "n0",
             tile=tile,
-            tile_k=self.tile_k,
+            tile_k=self.tile_k * (2 if self.wide and along_k else 1),
             vec=self.vec,
             width=access_width(load or self.vec, row, gemm, name),
             along_k=along_k,

@@ -163,8 +163,8 @@ _CORRECTIONS: tuple[Corrections, ...] = get_args(Corrections)
 def space(gemm: Gemm, device: Device) -> Iterator[CoopmatF16x3Config]:
     """See `Family.space`.
 
-    Left out is what can hardly win: a second stage, which takes twice the memory again, few sums
-    per invocation where the problem has many, and pairs of knobs that add up to nothing.
+    Left out is what can hardly win: a second stage without `hold`, few sums per invocation where
+    the problem has many, and pairs of knobs that add up to nothing.
     """
     if supported(gemm, device):
         return
@@ -210,8 +210,13 @@ def _schedules(sizes: dict[str, Any]) -> Iterator[CoopmatF16x3Config]:
         yield replace(plain, prefetch=False)
         yield replace(plain, order="all_first")
         yield replace(plain, pad=0)
-        yield replace(plain, turns=2)
-        yield replace(plain, turns=4)
+        for turns in (2, 4):
+            yield replace(plain, turns=turns)
+        if plain.tile_k == plain.frag:
+            held = replace(plain, stages=2, order="all_first", hold="first")
+            for turns, out_frags in ((2, 1), (2, 2), (4, 1)):
+                yield replace(held, turns=turns, out_frags=out_frags)
+                yield replace(held, turns=turns, out_frags=out_frags, hold="last", flight=2)
 
 
 def _fits(config: CoopmatF16x3Config, gemm: Gemm, device: Device) -> bool:
