@@ -16,6 +16,7 @@ from databases import add
 from gemmtune.device import Device
 from gemmtune.kernels import FAMILIES
 from gemmtune.problem import Gemm
+from gemmtune.shapes import preset, read_shapes
 from gemmtune.store import Store
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "selection.py"
@@ -92,12 +93,31 @@ def test_the_most_useful_pairs_are_measured_first(
     choices, portfolio = import_module("choices"), import_module("portfolio")
     found = choices.Tuned(tuned, DEVICE.key, FRESH.kind, {FRESH.key})
     times = choices.measured([tuned], DEVICE.key)
-    pairs = portfolio.pairs(found, [FRESH], times)
+    gemms = portfolio.asked(found, [FRESH], None)
+    assert [gemm.shape for gemm in gemms] == [FRESH.shape, SMALL.shape, LARGE.shape]
+    pairs = list(portfolio.pairs(found, gemms, times))
     assert len(pairs) == len(set(pairs))
     assert not [name for gemm, name in pairs if name in times.get(gemm.key, {})]
     first = [name for gemm, name in pairs if gemm == FRESH]
     assert first[0] == found.lookup(FRESH, found.leaders, times)
     assert {("tiled", CONFIGS[0]), ("tiled", CONFIGS[1])} <= set(first)
+    few = list(portfolio.pairs(found, [FRESH], times, most=1))
+    assert few == [(FRESH, first[0])]
+    assert portfolio.asked(found, [FRESH], "file") == [FRESH]
+    assert FRESH not in portfolio.asked(found, [FRESH], "tuned")
+
+
+def test_shapes_are_those_of_the_rule_and_the_held_out_in_no_other_set() -> None:
+    sets = {}
+    for name, options in (("untuned", []), ("heldout", ["--held-out"])):
+        path = SCRIPT.parent / "shapes" / f"{name}.txt"
+        command = [sys.executable, str(SCRIPT.with_name("untuned.py")), *options]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert printed == path.read_text()
+        sets[name] = {gemm.shape for gemm in read_shapes(path)}
+        assert len(sets[name]) == 44
+    known = sets["untuned"] | {gemm.shape for gemm in preset("core")}
+    assert not sets["heldout"] & known
 
 
 def test_prediction_errors_are_those_of_the_times(tmp_path: Path) -> None:
