@@ -45,9 +45,11 @@ fi
     --db "$reference" --plain
 "$python" benchmarks/portfolio.py --db "$folder/portfolio.db" --tuned "$core" \
     --known "$reference" "${choices[@]}" --limit-s "$seconds"
+known_times=("$core" "$folder/portfolio.db")
 if [[ ${CROSS:-0} != 0 ]]; then
     "$python" benchmarks/portfolio.py --db "$folder/cross.db" --tuned "$core" \
         --known "$reference" --dtype "$dtype" --of tuned --limit-s "$CROSS"
+    known_times+=("$folder/cross.db")
 fi
-"$python" benchmarks/selection.py --tuned "$core" --reference "$reference" \
+"$python" benchmarks/selection.py --tuned "${known_times[@]}" --reference "$reference" \
     --times "$folder/portfolio.db" --shapes-file "$shapes" --dtype "$dtype" --json "$folder/selection.json"

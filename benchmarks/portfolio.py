@@ -3,10 +3,9 @@
 First what a lookup, the nearest tuned shape and the one best config would choose for each shape of
 the file, and for each tuned shape without its own results; then what small portfolios would; then
 the lookup's next choices; last all others. What a database of `--known` has is not measured again.
-Several databases of tuned shapes are brought together by `gemmtune db merge` first.
 
     python benchmarks/portfolio.py --db portfolio.db [--dtype f16] [--shapes-file FILE]
-        [--tuned FILE.db] [--known FILE.db ...] [--of file|tuned] [--most N] [--dry-run]
+        [--tuned FILE.db ...] [--known FILE.db ...] [--of file|tuned] [--most N] [--dry-run]
         [--limit-s 240]
 
 Results are kept the moment they are there; the same command goes on where it stopped.
@@ -141,7 +140,7 @@ def todo(args: argparse.Namespace, key: str) -> tuple[list[Pair], Times]:
     kind = Gemm(m=1, n=1, k=1, a=a, b=b, c=c, acc=acc).kind
     gemms = list(read_shapes(args.shapes_file, args.dtype)) if args.shapes_file else []
     tuned = Tuned(args.tuned, key, kind, (gemm.key for gemm in gemms))
-    known = [path for path in (args.tuned, *args.known, args.db) if path.exists()]
+    known = [path for path in (*args.tuned, *args.known, args.db) if path.exists()]
     times = measured(known, key)
     found = list(pairs(tuned, asked(tuned, gemms, args.of), times, args.most))
     print(f"{len(found)} pairs of config and shape on {key}", file=sys.stderr)
@@ -179,7 +178,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--db", required=True, type=Path, help="database to keep the times in")
-    add("--tuned", type=Path, default=data_path("tuning.db"), help="choose from it")
+    shipped = [data_path("tuning.db")]
+    add("--tuned", type=Path, nargs="+", default=shipped, help="choose from them together")
     add("--known", nargs="*", type=Path, default=[], help="not again what these have")
     add("--adapter", default="", help="as `gemmtune tune --adapter`")
     add("--dtype", default="f16", help="as `gemmtune tune --dtype`")
@@ -191,7 +191,7 @@ def main() -> None:
     add("--limit-s", type=float, default=540.0, help="stop after so long")
     args = parser.parse_args()
     if args.dry_run:
-        todo(args, device_in(args.tuned))
+        todo(args, device_in(args.tuned[0]))
     else:
         print(measure(args))
 

@@ -142,9 +142,8 @@ def test_what_won_without_checks_is_predicted_alike_everywhere(tmp_path: Path) -
     (near, *_), (there, *_) = candidates(document, edges, able), answer["chosen"]
     assert (near.source, here.source, there["source"]) == ("near", "near", "near")
     assert near.id == there["id"]
-    launch_ns = document.speed.launch_ns
-    # As many whole tiles and the same sums: all that is left is what the checks cost.
-    assert here.time_ns == pytest.approx(launch_ns + (1.3e5 - launch_ns))
+    # As many whole tiles, the same sums, a little less traffic: what is left is what checks cost.
+    assert here.time_ns == pytest.approx(1.3e5, rel=0.04)
     assert near.time_ns == pytest.approx(here.time_ns)
     assert there["time_ns"] == pytest.approx(here.time_ns)
 
