@@ -126,11 +126,12 @@ def test_times_of_what_won_elsewhere_come_along_and_back(store: Store, tmp_path:
 def test_documents_without_such_times_are_read(document: Document) -> None:
     data = json.loads(to_text(document))
     for tuned in data["problems"]:
-        assert tuned.pop("others") == []
+        del tuned["others"]
         for one in tuned["results"]:
             one["general"] = next(iter(one["general"]), None)
     jsonschema.validate(data, schema())
-    assert loads(json.dumps(data)) == document
+    problems = tuple(replace(tuned, others=()) for tuned in document.problems)
+    assert loads(json.dumps(data)) == replace(document, problems=problems)
 
 
 def test_an_imported_row_is_the_row_that_was_exported(document: Document, store: Store) -> None:

@@ -57,20 +57,22 @@ WITH fastest AS (
     WHERE status = 'ok' AND device_id = (SELECT id FROM devices WHERE key = ?)
     GROUP BY device_id, problem_id, family, generator_hash, policy
 ), timed AS (
-    SELECT m.*, p.json AS problem, substr(p.kind, 1, instr(p.kind, ':') - 1) AS dtypes,
+    SELECT m.id, m.family, m.config_key, m.policy, p.json AS problem,
+           substr(p.kind, 1, instr(p.kind, ':') - 1) AS dtypes,
            m.time_ns <= f.fastest_ns * {1 + TIE} AS leads
-    FROM measurements m
-    JOIN fastest f USING (device_id, problem_id, family, generator_hash, policy)
+    FROM fastest f
+    JOIN measurements m USING (device_id, problem_id, family, generator_hash, policy)
     JOIN problems p ON p.id = m.problem_id
     WHERE m.status = 'ok'
 )
-SELECT problem, family, config, time_ns, max_rel_error, leads, driver, backend, wgpu, compiler,
-       generator_hash, policy
-FROM timed
-WHERE (family, config_key, dtypes, policy) IN (
+SELECT t.problem, m.family, m.config, m.time_ns, m.max_rel_error, t.leads, m.driver, m.backend,
+       m.wgpu, m.compiler, m.generator_hash, m.policy
+FROM timed t
+JOIN measurements m ON m.id = t.id
+WHERE (t.family, t.config_key, t.dtypes, t.policy) IN (
     SELECT family, config_key, dtypes, policy FROM timed WHERE leads
 )
-ORDER BY time_ns, family, config_key, uuid
+ORDER BY m.time_ns, m.family, m.config_key, m.uuid
 """
 """Of one device, every time of a config that leads somewhere: that is tied for the fastest of a
 problem with such dtypes, among those of its family, template and policy."""
