@@ -151,15 +151,15 @@ class Search:
                 time_ns=leader.time_ns,
             )
         yield from self._ranked(
-            "near", here, "tuned on this device for {shape}, predicted to be the fastest here"
+            "near", here, "measured on this device for {shape}, predicted to be the fastest here"
         )
         siblings = self._siblings()
         for leader_device in siblings:
             driver = leader_device.driver or "another driver"
-            why = f"tuned for {{shape}} on this hardware with {driver}"
+            why = f"measured for {{shape}} on this hardware with {driver}"
             yield from self._ranked("device", self._of(leader_device.key), why)
         for device in self._others(siblings):
-            why = f"tuned for {{shape}} on {device.name}, the most similar device"
+            why = f"measured for {{shape}} on {device.name}, the most similar device"
             yield from self._ranked("device", self._of(device.key), why)
 
     def _ranked(self, source: Source, portfolio: Portfolio, why: str) -> Iterator[Candidate]:
