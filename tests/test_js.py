@@ -212,9 +212,9 @@ def test_numbers_are_right_in_chromium(document: Document, tmp_path: Path) -> No
     assert found["errors"] == []
     assert "no kernel here for" in found["refused"]
     assert found["wrong"] == [
-        "RangeError: m is 0, not 1, 2, ...",
-        "RangeError: k is 2.5, not 1, 2, ...",
-        "RangeError: m is undefined, not 1, 2, ...",
+        "RangeError: m is -4, not 0, 1, ...",
+        "RangeError: k is 2.5, not 0, 1, ...",
+        "RangeError: m is undefined, not 0, 1, ...",
         "RangeError: a has 60 of 64 bytes",
         "RangeError: b has 0 of 64 bytes",
         "RangeError: c has 0 of 64 bytes",

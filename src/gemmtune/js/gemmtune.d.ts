@@ -111,7 +111,7 @@ export const Gemmtune: {
 export interface Gemmtune {
   doc: GemmtuneDocument;
   able: Able;
-  /** Of the first candidate that the driver takes. Throws a RangeError where a size is not 1 or more. */
+  /** Of the first candidate that the driver takes. Throws a RangeError where a size is not 0 or more. */
   plan(problem: Problem): Promise<Plan>;
   /**
    * Typed arrays in, a new one out: Float32Array, or Uint16Array with the bits of f16. Throws a

@@ -78,11 +78,11 @@ async function load(device, source) {
 		subgroup_size: least === most ? least : 0 };
 
 	function buffer(length, data, usage = 0x8c) { // STORAGE, copies
-		const whole = new Uint8Array(max(up(length, 4) * 4, 16));
-		const made = device.createBuffer({ size: whole.length, usage });
+		const all = new Uint8Array(max(up(length, 4) * 4, 16));
+		const made = device.createBuffer({ size: all.length, usage });
 		if (data) {
-			whole.set(new Uint8Array(data.buffer, data.byteOffset, length));
-			device.queue.writeBuffer(made, 0, whole);
+			all.set(new Uint8Array(data.buffer, data.byteOffset, length));
+			device.queue.writeBuffer(made, 0, all);
 		}
 		return made;
 	}
@@ -106,7 +106,7 @@ async function load(device, source) {
 		const workspace = rule && buffer(count(rule, gemm));
 		let groups = [];
 		const encode = (pass, ...key) => {
-			let kept = groups.find(([k]) => k.every((one, i) => one === key[i]));
+			let kept = groups.find(([k]) => k.every((x, i) => x === key[i]));
 			if (!kept) {
 				const [a, b, c, bias] = key, given = { params, workspace, a, b, c, bias };
 				const entries = kernel.bindings.map(({ binding, name }) => {
@@ -118,6 +118,7 @@ async function load(device, source) {
 			}
 			kernel.passes.forEach(({ workgroups }, i) => {
 				const all = count(workgroups, gemm);
+				if (!all) return;
 				const rows = up(all, device.limits.maxComputeWorkgroupsPerDimension);
 				pass.setPipeline(pipelines[i]);
 				pass.setBindGroup(0, kept[1]);
@@ -127,8 +128,8 @@ async function load(device, source) {
 		return { gemm, choice, kernel, params, workspace, encode };
 	}
 	async function plan(given) {
-		const gemm = problem(given), bad = ALL.find((s) => !(gemm[s] > 0) || gemm[s] % 1);
-		if (bad) throw RangeError(`${bad} is ${gemm[bad]}, not 1, 2, ...`);
+		const gemm = problem(given), bad = ALL.find((s) => !(gemm[s] >= 0) || gemm[s] % 1);
+		if (bad) throw RangeError(`${bad} is ${gemm[bad]}, not 0, 1, ...`);
 		let why = "";
 		for (const choice of candidates(doc, gemm, able)) {
 			try {
