@@ -26,8 +26,8 @@ function predict({ at_once, busy = 1, launch_ns, bytes_per_ns }, passes, time, f
 		const w = count(workgroups, g) / at_once / max(busy / (x * y * z), 1);
 		return max(w > 4 ? w : ceil(w), 1) * max(g.k, 1);
 	};
-	const fixed = min(passes.length * launch_ns, 0.9 * time), moved = traffic(from) || 1;
-	const moving = min(moved / (bytes_per_ns || Infinity), time - fixed);
+	const fixed = min(passes.length * launch_ns, .9 * time), moved = traffic(from) || 1;
+	const moving = min(.6 * moved / (bytes_per_ns || Infinity), time - fixed);
 	return fixed + moving * traffic(to) / moved + (time - fixed - moving) * work(to) / work(from);
 }
 export function candidates(doc, given, able) {
@@ -60,7 +60,7 @@ export function candidates(doc, given, able) {
 			}
 		}
 	}
-	Object.entries(near).map(([id, [far, all, logs]]) => [id, Math.exp(logs / all), 1 + 0.05 * far])
+	Object.entries(near).map(([id, [far, all, logs]]) => [id, Math.exp(logs / all), 1 + far / 10])
 		.sort(([i, t, x], [j, u, y]) => t * x - u * y || (i < j ? -1 : 1))
 		.forEach(([id, time]) => add("near", id, time));
 	const last = (doc.fallbacks[kind(g)] ?? []).filter(good);

@@ -29,9 +29,12 @@ LAUNCH_NS = 10_000.0
 took less, and none of two passes less than 28 us."""
 LAUNCH_SHARE = 0.9
 """Of a measured time, not more than that is taken to be launches."""
+MOVING_SHARE = 0.6
+"""Of what memory traffic takes at the best speed, that much is taken to grow with it. With all of
+it, a config as fast as memory on one problem would be predicted to be so on every other."""
 CHECKS_COST = 1.3
 """Times as long as without bounds checks; 257 against 192 TFLOP/s were measured on an H100."""
-PER_DOUBLING = 0.05
+PER_DOUBLING = 0.1
 """A prediction is trusted less, by this share, with each doubling of a size."""
 OTHER_EPILOGUE, OTHER_LAYOUT = 1.02, 1.3
 """The same for what was measured with another epilogue, or with operands stored otherwise."""
@@ -98,7 +101,7 @@ class Speed:
         """
         fixed_ns = min(passes * self.launch_ns, LAUNCH_SHARE * time_ns)
         least_ns = traffic_bytes / self.bytes_per_ns if self.bytes_per_ns else 0.0
-        moving_ns = min(least_ns, time_ns - fixed_ns)
+        moving_ns = min(MOVING_SHARE * least_ns, time_ns - fixed_ns)
         return Cost(
             fixed_ns=fixed_ns,
             per_byte=moving_ns / traffic_bytes if traffic_bytes else 0.0,
