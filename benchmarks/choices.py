@@ -9,8 +9,10 @@ import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from gemmtune import Gemm
 from gemmtune.device import Device
@@ -20,6 +22,7 @@ from gemmtune.lookup import distance
 from gemmtune.lookup.candidates import Search
 from gemmtune.lookup.catalogue import Catalogue, Leader, signature_of
 from gemmtune.schema import USUAL_POLICY, parse_config, read_only_uri
+from gemmtune.store import Store
 
 Name = tuple[str, Config]
 """Family and config."""
@@ -69,8 +72,16 @@ def device_in(path: Path) -> str:
 
 def tuned_gemms(path: Path, device_key: str) -> dict[str, Gemm]:
     """Every problem that was tuned on a device, timed as is usual, by key."""
-    leaders = catalogue_of(path).leaders(device_key)
-    return {leader.key: leader.gemm for leader in leaders if not leader.unusual}
+    rows = catalogue_of(path).leaders(device_key)
+    return {row.key: row.gemm for row in rows if row.leads and not row.unusual}
+
+
+def merged(paths: Iterable[Path], target: Path) -> Path:
+    """Databases brought together in a new one."""
+    with Store.open(target) as store:
+        for path in paths:
+            store.merge(path)
+    return target
 
 
 def catalogue_of(path: Path) -> Catalogue:
@@ -82,17 +93,25 @@ def catalogue_of(path: Path) -> Catalogue:
 
 
 class Tuned:
-    """The tuned shapes of one kind on one device, less those that must not be known."""
+    """The tuned shapes of one kind on one device, less those that must not be known.
 
-    def __init__(self, path: Path, device_key: str, kind: str, unknown: Iterable[str] = ()) -> None:
+    Several databases are taken together, as `gemmtune db merge` would: what one of them tuned and
+    another timed belongs together.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], device_key: str, kind: str, unknown: Iterable[str] = ()
+    ) -> None:
         hidden = set(unknown)
-        self._catalogue = catalogue_of(path)
         self.device_key = device_key
-        self.leaders = [
-            leader
-            for leader in self._catalogue.leaders(device_key)
-            if leader.kind == kind and leader.key not in hidden and not leader.unusual
+        with TemporaryDirectory() as folder:
+            whole = merged(paths, Path(folder) / "whole.db") if len(paths) > 1 else paths[0]
+            self._catalogue = catalogue_of(whole)
+            rows = self._catalogue.leaders(device_key)
+        self.rows = [
+            row for row in rows if row.kind == kind and row.key not in hidden and not row.unusual
         ]
+        self.leaders = [row for row in self.rows if row.leads]
         self.gemms = {leader.key: leader.gemm for leader in self.leaders}
 
     def fitting(self, leader: Leader, gemm: Gemm) -> Name | None:
@@ -103,10 +122,14 @@ class Tuned:
         return None if family.check(config, gemm, leader.device) else (leader.family, config)
 
     def ranking(self, gemm: Gemm, rest: Sequence[Leader]) -> list[Name]:
-        """What a lookup that knows ``rest`` would take, best first."""
-        self._catalogue._leaders[self.device_key] = tuple(rest)
-        self._catalogue._speeds.clear()
-        search = Search((self._catalogue,), gemm, self.device_key, None, None)
+        """What a lookup that knows ``rest`` would take, best first: their configs, by all times
+        on the problems that these leaders are of.
+        """
+        names, keys = {(one.family, one.text) for one in rest}, {one.key for one in rest}
+        known = [row for row in self.rows if row.key in keys and (row.family, row.text) in names]
+        catalogue = copy(self._catalogue)
+        catalogue._leaders, catalogue._speeds = {self.device_key: tuple(known)}, {}
+        search = Search((catalogue,), gemm, self.device_key, None, None)
         found = [(one.family, one.config) for one in search._answers()]
         return list(dict.fromkeys(found))
 

@@ -5,7 +5,8 @@ the file, and for each tuned shape without its own results; then what small port
 the lookup's next choices; last all others. What a database of `--known` has is not measured again.
 
     python benchmarks/portfolio.py --db portfolio.db [--dtype f16] [--shapes-file FILE]
-        [--tuned FILE.db] [--known FILE.db ...] [--limit-s 240]
+        [--tuned FILE.db ...] [--known FILE.db ...] [--of file|tuned] [--most N] [--dry-run]
+        [--limit-s 240]
 
 Results are kept the moment they are there; the same command goes on where it stopped.
 """
@@ -13,13 +14,14 @@ Results are kept the moment they are there; the same command goes on where it st
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from choices import Name, Times, Tuned, measured, only, portfolios
+from choices import Name, Times, Tuned, device_in, measured, only, portfolios
 
 from gemmtune import Gemm
 from gemmtune._data import data_path
@@ -42,13 +44,13 @@ def tiers(tuned: Tuned, gemms: list[Gemm], times: Times) -> Iterator[list[Pair]]
     """Every pair that may count, in groups of falling use; within a group shape by shape."""
     groups: list[list[Pair]] = [[] for _ in range(4)]
     few = [only(tuned.leaders, names) for names in portfolios(tuned.leaders, times).values()]
-    for gemm in [*gemms, *(one for one in tuned.gemms.values() if one not in gemms)]:
+    for gemm in gemms:
         known = [leader for leader in tuned.leaders if leader.key != gemm.key]
         ranking = tuned.ranking(gemm, known)
         rules = (tuned.lookup, tuned.nearest, tuned.one_best)
         found = (
             [rule(gemm, known, times) for rule in rules],
-            [tuned.lookup(gemm, leaders, times) for leaders in few] if gemm in gemms else [],
+            [tuned.lookup(gemm, leaders, times) for leaders in few if gemm.key not in tuned.gemms],
             ranking[:NEXT_CHOICES],
             ranking,
         )
@@ -65,12 +67,14 @@ def tiers(tuned: Tuned, gemms: list[Gemm], times: Times) -> Iterator[list[Pair]]
     yield from (*groups, likely, last)
 
 
-def pairs(tuned: Tuned, gemms: list[Gemm], times: Times) -> list[Pair]:
-    """Those of `tiers` that were not measured yet, each once."""
+def pairs(tuned: Tuned, gemms: list[Gemm], times: Times, most: float = math.inf) -> Iterator[Pair]:
+    """Those of `tiers` that were not measured yet, each once; the first ``most`` of each shape."""
     every = (pair for tier in tiers(tuned, gemms, times) for pair in tier)
-    return [
-        (gemm, name) for gemm, name in dict.fromkeys(every) if name not in times.get(gemm.key, {})
-    ]
+    places: Counter[Gemm] = Counter()
+    for gemm, name in dict.fromkeys(every):
+        places[gemm] += 1
+        if places[gemm] <= most and name not in times.get(gemm.key, {}):
+            yield gemm, name
 
 
 class Run:
@@ -124,23 +128,28 @@ class Run:
         return True
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--db", required=True, type=Path, help="database to keep the times in")
-    parser.add_argument("--tuned", type=Path, default=data_path("tuning.db"), help="choose from it")
-    parser.add_argument(
-        "--known", nargs="*", type=Path, default=[], help="not again what these have"
-    )
-    parser.add_argument("--adapter", default="", help="as `gemmtune tune --adapter`")
-    parser.add_argument("--dtype", default="f16", help="as `gemmtune tune --dtype`")
-    parser.add_argument("--shapes-file", help="shapes beside the tuned ones")
-    parser.add_argument("--workers", type=int, default=WORKERS, help="processes that compile")
-    parser.add_argument("--limit-s", type=float, default=540.0, help="stop after so long")
-    args = parser.parse_args()
-    started, policy = time.monotonic(), Policy()
+def asked(tuned: Tuned, gemms: list[Gemm], only_of: str | None) -> list[Gemm]:
+    """The shapes to measure on: those of the file first."""
+    rest = [gemm for gemm in tuned.gemms.values() if gemm not in gemms]
+    return {"file": gemms, "tuned": rest}.get(only_of or "", [*gemms, *rest])
+
+
+def todo(args: argparse.Namespace, key: str) -> tuple[list[Pair], Times]:
+    """What is to be measured on the device of this key, and the times that are known of it."""
     a, b, c, acc = parse_dtype(args.dtype)
     kind = Gemm(m=1, n=1, k=1, a=a, b=b, c=c, acc=acc).kind
     gemms = list(read_shapes(args.shapes_file, args.dtype)) if args.shapes_file else []
+    tuned = Tuned(args.tuned, key, kind, (gemm.key for gemm in gemms))
+    known = [path for path in (*args.tuned, *args.known, args.db) if path.exists()]
+    times = measured(known, key)
+    found = list(pairs(tuned, asked(tuned, gemms, args.of), times, args.most))
+    print(f"{len(found)} pairs of config and shape on {key}", file=sys.stderr)
+    return found, times
+
+
+def measure(args: argparse.Namespace) -> str:
+    """Times the pairs on the adapter; says how it ended."""
+    started, policy = time.monotonic(), Policy()
     # A database that knows the adapter saves probing it again.
     remembered = args.known[0] if args.known else args.db
     with Store.open(args.db) as store, Store.open(remembered) as memory:
@@ -148,12 +157,8 @@ def main() -> None:
             f"local:{args.adapter}", policy=policy, memory=memory, workers=args.workers
         )
         executor.on_grant = store.grant
-        key = executor.device.key
-        tuned = Tuned(args.tuned, key, kind, (gemm.key for gemm in gemms))
-        times = measured([args.tuned, *args.known, args.db], key)
-        todo = pairs(tuned, gemms, times)
-        print(f"{len(todo)} pairs of config and shape on {key}", file=sys.stderr)
-        waiting, run, late = iter(todo), Run(store, executor, policy, times), False
+        found, times = todo(args, executor.device.key)
+        waiting, run, late = iter(found), Run(store, executor, policy, times), False
         while True:
             late = time.monotonic() - started > args.limit_s
             while not late and run.in_flight < 2 * executor.capacity:
@@ -166,7 +171,29 @@ def main() -> None:
             if run.done % 25 == 0:
                 print(f"{run.done} done, {time.monotonic() - started:.0f} s", file=sys.stderr)
         executor.close()
-    print(f"{run.done} measured, {'stopped by the limit' if late else 'all there is'}")
+    return f"{run.done} measured, {'stopped by the limit' if late else 'all there is'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--db", required=True, type=Path, help="database to keep the times in")
+    shipped = [data_path("tuning.db")]
+    add("--tuned", type=Path, nargs="+", default=shipped, help="choose from them together")
+    add("--known", nargs="*", type=Path, default=[], help="not again what these have")
+    add("--adapter", default="", help="as `gemmtune tune --adapter`")
+    add("--dtype", default="f16", help="as `gemmtune tune --dtype`")
+    add("--shapes-file", help="shapes beside the tuned ones")
+    add("--of", choices=("file", "tuned"), help="only shapes of these (default: both)")
+    add("--most", type=int, default=math.inf, help="configs for each shape (default: all)")
+    add("--dry-run", action="store_true", help="say how many pairs there are and stop")
+    add("--workers", type=int, default=WORKERS, help="processes that compile")
+    add("--limit-s", type=float, default=540.0, help="stop after so long")
+    args = parser.parse_args()
+    if args.dry_run:
+        todo(args, device_in(args.tuned[0]))
+    else:
+        print(measure(args))
 
 
 if __name__ == "__main__":

@@ -37,11 +37,17 @@ def pairs(gemms: dict[str, Gemm], times: Times) -> Iterator[tuple[Name, Gemm, Ge
 
 
 def predicted(speed: Speed, name: Name, time_ns: float, before: Gemm, after: Gemm) -> float:
-    """As `gemmtune.lookup` does."""
-    here, there = (FAMILIES[name[0]].launch(name[1], gemm)[0] for gemm in (before, after))
-    each = math.prod(here.workgroup_size)
-    moved = speed.predict(time_ns, here.workgroups, there.workgroups, before.k, after.k, each)
-    return max(moved, speed.least_ns(after))
+    """What `gemmtune.lookup` takes a time on one problem to say of another."""
+
+    def work(gemm: Gemm) -> tuple[float, int]:
+        launches = FAMILIES[name[0]].launch(name[1], gemm)
+        main = next(launch for launch in launches if launch.entry_point == "main")
+        each = math.prod(main.workgroup_size)
+        return speed.work(main.workgroups, each, gemm.k), len(launches)
+
+    here, passes = work(before)
+    cost = speed.cost(time_ns, before.traffic_bytes, here, passes)
+    return cost.time_ns(after.traffic_bytes, work(after)[0])
 
 
 def summary(ratios: list[float]) -> str:

@@ -8,8 +8,9 @@ and one config for all; then what lookups reach with fewer configs to choose fro
 never measured on the shape counts for nothing and is shown as such; `benchmarks/portfolio.py`
 measures them on the device.
 
-    python benchmarks/selection.py [--reference FILE.db] [--times FILE.db ...]
-        [--write docs/selection.md] [--json FILE]
+    python benchmarks/selection.py [--tuned FILE.db ...] [--reference FILE.db]
+        [--times FILE.db ...] [--shapes-file FILE] [--write docs/selection.md [--mark NAME]]
+        [--json FILE]
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ RULES = {
     "one best config": "one_best",
     "lookup, measured only": "of_measured",
 }
-BEGIN, END = "<!-- selection: begin -->", "<!-- selection: end -->"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +160,7 @@ def sections(args: argparse.Namespace, everything: dict[str, Any]) -> list[str]:
     """Of each dtype that was tuned, as Markdown; ``everything`` gets the numbers."""
     references = [args.reference] if args.reference.exists() else []
     tried = measured(references, args.device)
-    times = measured([args.tuned, *references, *args.times], args.device)
+    times = measured([*args.tuned, *references, *args.times], args.device)
     lines: list[str] = []
     for dtype in args.dtype:
         untuned = {gemm.key: gemm for gemm in read_shapes(args.shapes_file, dtype)}
@@ -193,12 +193,13 @@ def sections(args: argparse.Namespace, everything: dict[str, Any]) -> list[str]:
     return lines
 
 
-def write(path: Path, lines: list[str]) -> None:
-    """Puts the tables between the marks of a Markdown file."""
-    before, begin, rest = path.read_text("utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+def write(path: Path, mark: str, lines: list[str]) -> None:
+    """Puts the tables between the marks of that name in a Markdown file."""
+    first, last = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    before, begin, rest = path.read_text("utf-8").partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise SystemExit(f"{path} has no lines {BEGIN} and {END}; the tables go between them")
+        raise SystemExit(f"{path} has no lines {first} and {last}; the tables go between them")
     text = "\n".join(lines).rstrip()
     path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", "utf-8")
 
@@ -206,24 +207,26 @@ def write(path: Path, lines: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("--tuned", type=Path, default=data_path("tuning.db"), help="database to choose from")
+    shipped = [data_path("tuning.db")]
+    add("--tuned", type=Path, nargs="+", default=shipped, help="databases to choose from, together")
     add("--device", help="key of the device (default: the H100, or the only one there is)")
     add("--reference", type=Path, default=REFERENCE, help="where those of the file were tuned")
     add("--times", nargs="*", type=Path, help="databases with more measured times")
     add("--shapes-file", type=Path, default=UNTUNED, help="shapes that were never tuned")
     add("--dtype", nargs="*", default=["f16", "f32"], help="as `gemmtune tune --dtype`")
     add("--write", type=Path, help="Markdown file whose marked part is replaced by the tables")
+    add("--mark", default="selection", help="name of that part (default: selection)")
     add("--json", type=Path, help="file to write every share and choice to")
     add("--quiet", action="store_true", help="tables only, no single shapes")
     args = parser.parse_args()
     if args.times is None:
         args.times = [MEASURED] if MEASURED.exists() else []
-    args.device = args.device or device_in(args.tuned)
+    args.device = args.device or device_in(args.tuned[0])
     everything: dict[str, Any] = {}
     lines = sections(args, everything)
     print("\n" + "\n".join(lines))
     if args.write:
-        write(args.write, lines)
+        write(args.write, args.mark, lines)
     if args.json:
         args.json.write_text(json.dumps(everything, indent=1) + "\n", "utf-8")
 

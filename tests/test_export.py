@@ -89,13 +89,49 @@ def test_export_import_export_gives_the_same_text(document: Document, store: Sto
     read = loads(text)
     assert read == document
     report = store.take_in(read.device, arrivals(read), "a document")
-    results = sum(len(tuned.results) for tuned in document.problems)
+    results = sum(len(tuned.timed) for tuned in document.problems)
     assert (report.measurements, report.present, report.devices) == (results, 0, 1)
     assert report.problems == len(document.problems)
     assert to_text(export([store], SOME, "gemmtune test")) == text
     assert store.check() == []
     again = store.take_in(read.device, arrivals(read), "a document")
     assert (again.measurements, again.present) == (0, results)
+
+
+def test_times_of_what_won_elsewhere_come_along_and_back(store: Store, tmp_path: Path) -> None:
+    small, large = Gemm(m=64, n=64, k=64), Gemm(m=512, n=512, k=64)
+    for gemm, times in ((small, (100.0, 200.0, 300.0)), (large, (900.0, 800.0, 850.0))):
+        for number, time_ns in enumerate(times):
+            add(store, time_ns, config_of(number), gemm=gemm)
+    add(store, 1.0, config_of(1), gemm=small, template="older")
+    document = export([store], Selection(), "gemmtune test")
+    found = {
+        tuned.gemm: [[one.time_ns for one in rows] for rows in (tuned.results, tuned.others)]
+        for tuned in document.problems
+    }
+    # The third config wins nowhere, and older templates tell nothing of today's.
+    assert found == {small: [[100.0], [200.0]], large: [[800.0], [900.0]]}
+    (other,) = document.problems[0].others
+    kernel = next(one for one in document.kernels if one.id == other.kernel)
+    assert (other.config, other.family) == (kernel.config, kernel.family)
+    text = to_text(document)
+    jsonschema.validate(json.loads(text), schema())
+    with Store.open(tmp_path / "other.db") as again:
+        read = loads(text)
+        assert read == document
+        assert again.take_in(read.device, arrivals(read), "a document").measurements == 4
+        assert to_text(export([again], Selection(), "gemmtune test")) == text
+
+
+def test_documents_without_such_times_are_read(document: Document) -> None:
+    data = json.loads(to_text(document))
+    for tuned in data["problems"]:
+        del tuned["others"]
+        for one in tuned["results"]:
+            one["general"] = next(iter(one["general"]), None)
+    jsonschema.validate(data, schema())
+    problems = tuple(replace(tuned, others=()) for tuned in document.problems)
+    assert loads(json.dumps(data)) == replace(document, problems=problems)
 
 
 def test_an_imported_row_is_the_row_that_was_exported(document: Document, store: Store) -> None:
@@ -157,8 +193,8 @@ def test_kernels_say_what_they_need(document: Document) -> None:
             if result.family == "subgroup":
                 assert kernel.needs.subgroup_size == 32
                 assert kernel.dialect == "naga"
-            general = kernels.get(result.general or "", kernel)
-            assert general.serves(replace(tuned.gemm, m=tuned.gemm.m + 16))
+            for general in (kernels[name] for name in result.general or (kernel.id,)):
+                assert general.serves(replace(tuned.gemm, m=tuned.gemm.m + 16))
 
 
 def test_fallbacks_serve_everything_everywhere(document: Document) -> None:

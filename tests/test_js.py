@@ -65,6 +65,12 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Document:
     """Results by decree: each kind with a static and a dynamic winner, splits and subgroups."""
     with Store.open(tmp_path_factory.mktemp("js") / "tuned.db") as store:
         for options in (KINDS | MORE_KINDS).values():
+            wide = Gemm(m=256, n=128, k=16, **options)
+            slow = replace(FAMILIES["tiled"].default(wide, BROWSER), group_m=8)
+            for time_ns, m, n, k in ((4e5, 64, 64, 64), (2e5, 80, 80, 80), (7e5, 256, 128, 16)):
+                # Leads nowhere but in the middle: the other times count where it is predicted.
+                gemm = Gemm(m=m, n=n, k=k, **options)
+                add(store, time_ns, slow, device=BROWSER, gemm=gemm, family="tiled")
             for number, size in enumerate(((64, 64, 64), (96, 40, 33), (256, 128, 16))):
                 gemm = Gemm(m=size[0], n=size[1], k=size[2], **options)
                 config = FAMILIES["tiled"].default(gemm, BROWSER)
@@ -142,11 +148,15 @@ def test_what_won_without_checks_is_predicted_alike_everywhere(tmp_path: Path) -
     (near, *_), (there, *_) = candidates(document, edges, able), answer["chosen"]
     assert (near.source, here.source, there["source"]) == ("near", "near", "near")
     assert near.id == there["id"]
-    launch_ns = document.speed.launch_ns
-    # As many whole tiles and the same sums: all that is left is what the checks cost.
-    assert here.time_ns == pytest.approx(launch_ns + (1.3e5 - launch_ns))
+    # As many whole tiles, the same sums, a little less traffic: what is left is what checks cost.
+    assert here.time_ns == pytest.approx(1.3e5, rel=0.04)
     assert near.time_ns == pytest.approx(here.time_ns)
     assert there["time_ns"] == pytest.approx(here.time_ns)
+
+
+def test_the_document_has_times_of_configs_that_won_elsewhere(document: Document) -> None:
+    others = [len(tuned.others) for tuned in document.problems]
+    assert sum(others) >= len(KINDS | MORE_KINDS)
 
 
 def test_choices_are_those_of_python(document: Document, tmp_path: Path) -> None:
@@ -201,6 +211,16 @@ def test_numbers_are_right_in_chromium(document: Document, tmp_path: Path) -> No
     assert "failed" not in found, found
     assert found["errors"] == []
     assert "no kernel here for" in found["refused"]
+    assert found["wrong"] == [
+        "RangeError: m is -4, not 0, 1, ...",
+        "RangeError: k is 2.5, not 0, 1, ...",
+        "RangeError: m is undefined, not 0, 1, ...",
+        "RangeError: a has 60 of 64 bytes",
+        "RangeError: b has 0 of 64 bytes",
+        "RangeError: c has 0 of 64 bytes",
+        "RangeError: c has 32 of 64 bytes",
+        "RangeError: bias has 0 of 16 bytes",
+    ]
     families = set()
     for gemm, result, expected in zip(gemms, found["results"], wanted, strict=True):
         assert "error" not in result, (gemm.key, result)

@@ -50,6 +50,7 @@ from gemmtune.errors import (
 )
 from gemmtune.job import FAILURE_KINDS, Failure, Measurement, Outcome, Policy
 from gemmtune.kernels.base import Needs
+from gemmtune.lookup import lookup
 from gemmtune.probes import Answer
 from gemmtune.problem import Gemm
 from gemmtune.render import generator_hash
@@ -570,6 +571,29 @@ def test_merge_of_the_fastest_takes_as_many_of_each_way_of_timing(tmp_path: Path
             ("1/col", 50.0),
             ("1/hot", 25.0),
         ]
+
+
+def test_merge_of_the_fastest_keeps_what_lookups_predict_from(tmp_path: Path) -> None:
+    other = replace(GEMM, m=512)
+    one, two = tmp_path / "one.db", tmp_path / "two.db"
+    with Store.open(two) as source:
+        for gemm, times in ((GEMM, (50.0, 70.0, 90.0)), (other, (900.0, 700.0, 800.0))):
+            for index, time_ns in enumerate(times):
+                add(source, time_ns, config_of(index), gemm=gemm)
+        half = replace(GEMM, a="f16", b="f16")
+        for index, time_ns in enumerate((60.0, 40.0, 30.0)):
+            add(source, time_ns, config_of(index), gemm=half)
+    with Store.open(one) as target:
+        assert target.merge(two, top=1).slower == 4
+        # The third config leads with other dtypes only, where the first two do not.
+        kept = {
+            gemm: sorted(row.time_ns or 0.0 for row in target.measurements(DEVICE.key, gemm.key))
+            for gemm in (GEMM, other, half)
+        }
+        assert kept == {GEMM: [50.0, 70.0], other: [700.0, 900.0], half: [30.0]}
+    for gemm in (replace(GEMM, m=128), replace(GEMM, m=300), other):
+        found = [lookup(gemm, DEVICE.key, path=path) for path in (one, two)]
+        assert len({(each.config, each.time_ns) for each in found}) == 1
 
 
 def test_merge_refuses_itself_and_changes_nothing_when_the_source_is_bad(

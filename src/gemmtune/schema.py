@@ -51,23 +51,31 @@ WHERE place = 1
 for times under different ones do not compare; ties break one way only."""
 
 LEADERS_QUERY = f"""
-SELECT problem, family, config, time_ns, max_rel_error, driver, backend, wgpu, compiler,
-       generator_hash, policy
-FROM (
-    SELECT p.json AS problem, m.family, m.config, m.time_ns, m.max_rel_error, m.driver, m.backend,
-           m.wgpu, m.compiler, m.generator_hash, m.policy, m.config_key, m.uuid,
-           MIN(m.time_ns) OVER (
-               PARTITION BY m.problem_id, m.family, m.generator_hash, m.policy
-           ) AS fastest_ns
-    FROM measurements m
-    JOIN devices d ON d.id = m.device_id
+WITH fastest AS (
+    SELECT device_id, problem_id, family, generator_hash, policy, MIN(time_ns) AS fastest_ns
+    FROM measurements
+    WHERE status = 'ok' AND device_id = (SELECT id FROM devices WHERE key = ?)
+    GROUP BY device_id, problem_id, family, generator_hash, policy
+), timed AS (
+    SELECT m.id, m.family, m.config_key, m.policy, p.json AS problem,
+           substr(p.kind, 1, instr(p.kind, ':') - 1) AS dtypes,
+           m.time_ns <= f.fastest_ns * {1 + TIE} AS leads
+    FROM fastest f
+    JOIN measurements m USING (device_id, problem_id, family, generator_hash, policy)
     JOIN problems p ON p.id = m.problem_id
-    WHERE m.status = 'ok' AND d.key = ?
-) ranked
-WHERE time_ns <= fastest_ns * {1 + TIE}
-ORDER BY time_ns, family, config_key, uuid
+    WHERE m.status = 'ok'
+)
+SELECT t.problem, m.family, m.config, m.time_ns, m.max_rel_error, t.leads, m.driver, m.backend,
+       m.wgpu, m.compiler, m.generator_hash, m.policy
+FROM timed t
+JOIN measurements m ON m.id = t.id
+WHERE (t.family, t.config_key, t.dtypes, t.policy) IN (
+    SELECT family, config_key, dtypes, policy FROM timed WHERE leads
+)
+ORDER BY m.time_ns, m.family, m.config_key, m.uuid
 """
-"""Of one device, all that are tied for the fastest of a problem, family, template and policy."""
+"""Of one device, every time of a config that leads somewhere: that is tied for the fastest of a
+problem with such dtypes, among those of its family, template and policy."""
 
 USUAL_POLICY = "1/cold/0.05s/7"
 """`Policy.key` of how results are timed unless one asks for something else; written out because

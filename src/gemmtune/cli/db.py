@@ -60,7 +60,8 @@ def _add_merge(commands: Commands) -> Parser:
         "--top",
         type=count,
         metavar="N",
-        help="take only the N fastest of each problem, family and device, and compact the file",
+        help="take only the N fastest of each problem, family and device and what else the fastest "
+        "of them took, and compact the file",
     )
     return parser
 

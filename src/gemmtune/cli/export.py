@@ -123,7 +123,7 @@ def _export(args: argparse.Namespace) -> int:
         for name in ("gemmtune.js", "gemmtune.d.ts"):
             module = (data_path("js") / name).read_text(encoding="utf-8")
             _write(Path(args.output).parent / name, module)
-    results = sum(len(tuned.results) for tuned in document.problems)
+    results = sum(len(tuned.timed) for tuned in document.problems)
     print(
         f"{args.output}: {document.device.key}, {len(document.problems)} problems, "
         f"{results} results, {len(document.kernels)} kernels, {len(text) / 1024:.0f} KiB"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from gemmtune.device import Device
@@ -24,6 +24,9 @@ from gemmtune.validity import generalised
 _MEASURED = tuple(f.name for f in fields(Measurement))
 _SECONDS = ("compile_s", "verify_s", "measure_s")
 _NAMED = ("seed", "generator_hash", "started_at", "finished_at", "uuid")
+
+_Made = dict[tuple[str, str, str], list[Timed]]
+"""Results with a kernel, by family, key of the config and kind of the problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +63,7 @@ def export(stores: Sequence[Store], selection: Selection, generator: str) -> Doc
     """
     device = _choose(stores, selection.device)
     kernels: dict[str, Portable] = {}
-    problems = []
-    for gemm, rows in sorted(_rows(stores, device, selection), key=lambda found: found[0].key):
-        results = tuple(_results(gemm, rows, device, selection, kernels))
-        if results:
-            problems.append(Tuned(gemm=gemm, results=results))
+    problems = _problems(_rows(stores, device, selection), device, selection, kernels)
     if not problems:
         raise DocumentError(
             f"no verified result of {device.key} is in {_places(stores)} with these options; "
@@ -83,6 +82,25 @@ def export(stores: Sequence[Store], selection: Selection, generator: str) -> Doc
         problems=tuple(problems),
         fallbacks=last,
     )
+
+
+def _problems(
+    found: Iterable[tuple[Gemm, list[Row]]],
+    device: Device,
+    selection: Selection,
+    kernels: dict[str, Portable],
+) -> list[Tuned]:
+    """Those with results, by key; the kernels join ``kernels``."""
+    made: _Made = defaultdict(list)
+    tuned = []
+    for gemm, rows in sorted(found, key=lambda each: each[0].key):
+        results = []
+        for row, timed in _results(gemm, rows, device, selection, kernels):
+            results.append(timed)
+            made[row.family, row.config_key, gemm.kind].append(timed)
+        if results:
+            tuned.append((Tuned(gemm=gemm, results=tuple(results)), rows))
+    return [replace(one, others=tuple(_others(one, rows, made))) for one, rows in tuned]
 
 
 def _choose(stores: Sequence[Store], part: str | None) -> Device:
@@ -126,7 +144,7 @@ def _results(
     device: Device,
     selection: Selection,
     kernels: dict[str, Portable],
-) -> Iterator[Timed]:
+) -> Iterator[tuple[Row, Timed]]:
     """The rows that are wanted, best first; their kernels join ``kernels``."""
     usual = Policy().key
     dialect = dialect_of(selection.dialect)
@@ -153,17 +171,32 @@ def _results(
         for one in (kernel, general):
             if one is not None:
                 kernels.setdefault(one.id, one)
-        yield _timed(row, kernel, general)
+        yield row, _timed(row, kernel.id, (general.id,) if general else (), kernel.config)
 
 
-def _timed(row: Row, kernel: Portable, general: Portable | None) -> Timed:
+def _others(tuned: Tuned, rows: Iterable[Row], made: _Made) -> Iterator[Timed]:
+    """Today's usual times of configs that have kernels because of other problems, too."""
+    usual = Policy().key
+    known = {one.facts["uuid"] for one in tuned.results}
+    for row in sorted(rows, key=lambda row: (row.time_ns, row.uuid)):
+        alike = made.get((row.family, row.config_key, tuned.gemm.kind))
+        if alike is None or row.uuid in known or row.policy != usual:
+            continue
+        if row.generator_hash == generator_hash(row.family):
+            first = alike[0]
+            ids = (name for one in alike for name in one.general or (one.kernel,))
+            general = tuple(name for name in dict.fromkeys(ids) if name != first.kernel)
+            yield _timed(row, first.kernel, general, first.config)
+
+
+def _timed(row: Row, kernel: str, general: tuple[str, ...], config: Mapping[str, Any]) -> Timed:
     facts = asdict(row.result) if isinstance(row.result, Measurement) else {}
     facts |= {name: getattr(row, name) for name in (*_SECONDS, *_NAMED)}
     return Timed(
-        kernel=kernel.id,
-        general=general.id if general else None,
+        kernel=kernel,
+        general=general,
         family=row.family,
-        config=kernel.config,
+        config=config,
         # JSON has no NaN: an error that could not be told is null.
         facts={k: None if v != v else v for k, v in facts.items()},
         conditions=asdict(row.versions) | {"policy": row.policy},
@@ -178,7 +211,7 @@ def arrivals(document: Document) -> list[Arrival]:
     """
     found = []
     for tuned in document.problems:
-        for one in tuned.results:
+        for one in tuned.timed:
             try:
                 found.append(_arrival(one, tuned.gemm))
             except (KeyError, TypeError, ValueError) as error:

@@ -6,12 +6,13 @@ The rule is that of `gemmtune.lookup`, but that kernels are only taken as they w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gemmtune.export.values import Document, Portable
-from gemmtune.lookup import CHECKS_COST, distance, doubt
+from gemmtune.lookup import CHECKS_COST, Speed, distance, doubt, weight
 from gemmtune.problem import Gemm
 
 LARGE = 1024
@@ -67,31 +68,17 @@ def candidates(document: Document, gemm: Gemm, able: Able) -> list[Chosen]:
     """Every kernel that can do ``gemm`` on such a device, best first."""
     kernels = {one.id: one for one in document.kernels}
 
-    def good(name: str | None) -> bool:
-        return name is not None and able.runs(kernels[name]) and kernels[name].serves(gemm)
+    def good(name: str) -> bool:
+        return able.runs(kernels[name]) and kernels[name].serves(gemm)
 
     found = [
         Chosen(id=one.kernel, source="exact", time_ns=one.time_ns)
         for tuned in document.problems
         if tuned.gemm.key == gemm.key
-        for one in tuned.results
+        for one in tuned.timed
         if good(one.kernel)
     ]
-    near: dict[str, tuple[float, float, float]] = {}
-    for tuned in document.problems:
-        if tuned.gemm.kind != gemm.kind or tuned.gemm.key == gemm.key:
-            continue
-        far = distance(tuned.gemm, gemm)
-        for one in tuned.results:
-            name = one.kernel if good(one.kernel) else one.general
-            if name is None or not good(name) or (name in near and near[name][2] <= far):
-                continue
-            lost = kernels[one.kernel].needs.unchecked and not kernels[name].needs.unchecked
-            took_ns = one.time_ns * (CHECKS_COST if lost else 1.0)
-            time_ns = _predicted(document, kernels[name], took_ns, tuned.gemm, gemm)
-            near[name] = (time_ns * doubt(far), time_ns, far)
-    ranked = sorted((rank, name, time_ns) for name, (rank, time_ns, _) in near.items())
-    found += [Chosen(id=name, source="near", time_ns=time_ns) for _, name, time_ns in ranked]
+    found += _near(document, gemm, good)
     last = [name for name in document.fallbacks.get(gemm.kind, ()) if good(name)]
     if min(gemm.m, gemm.n) >= LARGE:
         last.reverse()
@@ -102,11 +89,32 @@ def candidates(document: Document, gemm: Gemm, able: Able) -> list[Chosen]:
     return list(first.values())
 
 
-def _predicted(
-    document: Document, kernel: Portable, time_ns: float, measured: Gemm, gemm: Gemm
-) -> float:
-    speed, first = document.speed, kernel.passes[0]
-    before, after = first.workgroups.of(measured), first.workgroups.of(gemm)
-    each = math.prod(first.workgroup_size)
-    moved = speed.predict(time_ns, before, after, measured.k, gemm.k, each)
-    return max(moved, speed.least_ns(gemm))
+def _near(document: Document, gemm: Gemm, good: Callable[[str], bool]) -> list[Chosen]:
+    """Kernels by the times predicted from other problems."""
+    kernels = {one.id: one for one in document.kernels}
+    near: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for tuned in document.problems:
+        if tuned.gemm.kind != gemm.kind or tuned.gemm.key == gemm.key:
+            continue
+        far = distance(tuned.gemm, gemm)
+        for one in tuned.timed:
+            name = next((each for each in (one.kernel, *one.general) if good(each)), None)
+            if name is not None:
+                lost = kernels[one.kernel].needs.unchecked and not kernels[name].needs.unchecked
+                time_ns = _predicted(document.speed, kernels[name], one.time_ns, tuned.gemm, gemm)
+                near[name].append((far, time_ns * (CHECKS_COST if lost else 1.0)))
+    ranked = []
+    for name, times in near.items():
+        weights = [weight(far) for far, _ in times]
+        logs = sum(w * math.log(t) for w, (_, t) in zip(weights, times, strict=True))
+        time_ns = math.exp(logs / sum(weights))
+        ranked.append((time_ns * doubt(min(far for far, _ in times)), name, time_ns))
+    return [Chosen(id=name, source="near", time_ns=t) for _, name, t in sorted(ranked)]
+
+
+def _predicted(speed: Speed, kernel: Portable, time_ns: float, measured: Gemm, gemm: Gemm) -> float:
+    main = next(one for one in kernel.passes if one.entry_point == "main")
+    each = math.prod(main.workgroup_size)
+    before, after = (speed.work(main.workgroups.of(one), each, one.k) for one in (measured, gemm))
+    cost = speed.cost(time_ns, measured.traffic_bytes, before, len(kernel.passes))
+    return cost.time_ns(gemm.traffic_bytes, after)

@@ -5,7 +5,7 @@ device's results without Python. Reads no database and renders nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -175,9 +175,9 @@ class Timed:
     """One verified measurement: a row of a database without the numbers and owner it had there."""
 
     kernel: str
-    """Id of the kernel."""
-    general: str | None
-    """Id of the same config as a kernel for any size of its class; None: it is that already."""
+    """Id of the kernel, in `Tuned.others` of one with the same config."""
+    general: tuple[str, ...]
+    """Ids of the same config as kernels for any size of their class; none: it is that already."""
     family: str
     """Name of the kernel family."""
     config: Mapping[str, Any]
@@ -201,6 +201,14 @@ class Tuned:
     """The problem."""
     results: tuple[Timed, ...]
     """Today's templates before older ones, then the fastest first."""
+    others: tuple[Timed, ...] = ()
+    """What else was measured here with configs that have kernels, the fastest first: it counts
+    where times are predicted."""
+
+    @property
+    def timed(self) -> tuple[Timed, ...]:
+        """All measurements."""
+        return (*self.results, *self.others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,9 +238,7 @@ class Document:
         Args:
             inline: WGSL within; else by the name of a file beside it.
         """
-        conditions = sorted(
-            {tuple(sorted(r.conditions.items())) for p in self.problems for r in p.results}
-        )
+        conditions = sorted({_key_of(one) for p in self.problems for one in p.timed})
         numbers = {one: number for number, one in enumerate(conditions)}
         return {
             "format": FORMAT,
@@ -298,33 +304,46 @@ def require_format(data: Any) -> None:
         )
 
 
+def _key_of(timed: Timed) -> tuple[tuple[str, str], ...]:
+    """Its conditions, so that they can be told apart."""
+    return tuple(sorted(timed.conditions.items()))
+
+
 def _tuned_json(tuned: Tuned, numbers: Mapping[Any, int]) -> dict[str, Any]:
-    results = [
-        {
-            "kernel": one.kernel,
-            "general": one.general,
-            "conditions": numbers[tuple(sorted(one.conditions.items()))],
-            **one.facts,
-        }
-        for one in tuned.results
-    ]
-    return {"problem": tuned.gemm.to_json(), "key": tuned.gemm.key, "results": results}
+    def rows(these: tuple[Timed, ...]) -> Iterator[dict[str, Any]]:
+        for one in these:
+            yield {
+                "kernel": one.kernel,
+                "general": list(one.general),
+                "conditions": numbers[_key_of(one)],
+                **one.facts,
+            }
+
+    return {
+        "problem": tuned.gemm.to_json(),
+        "key": tuned.gemm.key,
+        "results": list(rows(tuned.results)),
+        "others": list(rows(tuned.others)),
+    }
 
 
 def _tuned(data: Mapping[str, Any], document: Mapping[str, Any]) -> Tuned:
     names = {f.name for f in fields(Timed)}
-    results = []
-    for one in data["results"]:
-        kernel = document["kernels"][one["kernel"]]
-        facts = {name: value for name, value in one.items() if name not in names}
-        results.append(
-            Timed(
-                kernel=one["kernel"],
-                general=one["general"],
-                family=kernel["family"],
-                config=kernel["config"],
-                facts=facts,
-                conditions=document["conditions"][one["conditions"]],
-            )
+
+    def timed(one: Mapping[str, Any]) -> Timed:
+        kernel, general = document["kernels"][one["kernel"]], one["general"]
+        return Timed(
+            kernel=one["kernel"],
+            # Older documents have one id, or null.
+            general=tuple([general] if isinstance(general, str) else general or ()),
+            family=kernel["family"],
+            config=kernel["config"],
+            facts={name: value for name, value in one.items() if name not in names},
+            conditions=document["conditions"][one["conditions"]],
         )
-    return Tuned(gemm=Gemm.from_json(data["problem"]), results=tuple(results))
+
+    return Tuned(
+        gemm=Gemm.from_json(data["problem"]),
+        results=tuple(timed(one) for one in data["results"]),
+        others=tuple(timed(one) for one in data.get("others", ())),
+    )

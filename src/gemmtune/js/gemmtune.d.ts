@@ -53,6 +53,14 @@ export interface Kernel {
   valid: Record<string, { min?: number; max?: number; multiple?: number }>;
 }
 
+export interface Timed {
+  kernel: string;
+  /** Of the same config, for other sizes; a string or null in older documents. */
+  general: string[] | string | null;
+  time_ns: number;
+  [fact: string]: unknown;
+}
+
 export interface GemmtuneDocument {
   format: number;
   generator: string;
@@ -65,7 +73,9 @@ export interface GemmtuneDocument {
   problems: {
     key: string;
     problem: Record<string, unknown>;
-    results: { kernel: string; general: string | null; time_ns: number; [fact: string]: unknown }[];
+    results: Timed[];
+    /** Of configs that have kernels because of other problems. */
+    others?: Timed[];
   }[];
   fallbacks: Record<string, string[]>;
 }
@@ -93,14 +103,20 @@ export interface Plan {
   encode(pass: GPUComputePassEncoder, a: GPUBuffer, b: GPUBuffer, c: GPUBuffer, bias?: GPUBuffer): void;
 }
 
-export class Gemmtune {
+export const Gemmtune: {
   /** `source`: the document, or its URL. */
-  static load(device: GPUDevice, source: string | GemmtuneDocument): Promise<Gemmtune>;
+  load(device: GPUDevice, source: string | GemmtuneDocument): Promise<Gemmtune>;
+};
+
+export interface Gemmtune {
   doc: GemmtuneDocument;
   able: Able;
-  /** Of the first candidate that the driver takes. */
+  /** Of the first candidate that the driver takes. Throws a RangeError where a size is not 0 or more. */
   plan(problem: Problem): Promise<Plan>;
-  /** Typed arrays in, a new one out: Float32Array, or Uint16Array with the bits of f16. */
+  /**
+   * Typed arrays in, a new one out: Float32Array, or Uint16Array with the bits of f16. Throws a
+   * RangeError where an operand is too short or missing, as `c` is with a beta but without it.
+   */
   matmul(
     problem: Problem,
     a: ArrayBufferView,

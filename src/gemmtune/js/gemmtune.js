@@ -1,175 +1,164 @@
-// Runs what `gemmtune export` writes. Selects as export/select.py; types: gemmtune.d.ts.
-const SIDES = ["m", "n", "k"], ALL = [...SIDES, "batch"];
+// Runs what `gemmtune export` writes; chooses as export/select.py.
+const SIDES = ["m", "n", "k"], ALL = [...SIDES, "batch"], { max, min, ceil, log } = Math;
 const problem = (given) =>
 	({ a: "f32", b: "f32", c: "f32", acc: "f32", batch: 1, alpha: 1, beta: 0, ...given });
-const up = (a, b) => Math.ceil(a / b);
+const up = (a, b) => ceil(a / b);
 const packed = (g, s) => ({ a: g.m * g.k, b: g.k * g.n, c: g.m * g.n })[s.at(-1)];
-const size = (g, s) => g[s] ?? packed(g, s); // a side, or a stride in elements
+const size = (g, s) => g[s] ?? packed(g, s); // or a stride
 export function kind(g) {
-	const layout = (g.trans_a ? "t" : "n") + (g.trans_b ? "t" : "n");
 	const steps = [g.math, g.beta && "beta", g.bias && "bias", g.activation]
-		.filter((s) => s && s !== "ieee" && s !== "none");
-	return [[g.a, g.b, g.c, g.acc].join(), layout, steps.join()].filter((s) => s).join(":");
+		.filter((s) => s && !/ieee|none/.test(s));
+	const [a, b] = [g.trans_a, g.trans_b].map((t) => t ? "t" : "n");
+	return `${[g.a, g.b, g.c, g.acc]}:${a}${b}${steps[0] ? ":" + steps : ""}`;
 }
 export const bytes = (g, s) => s === "bias" ? (g.bias ? g.n * +g.c.slice(1) / 8 : 0)
 	: g.batch && ((g.batch - 1) * size(g, `stride_${s}`) + packed(g, s)) * +g[s].slice(1) / 8;
 const traffic = (g) =>
 	bytes(g, "a") + bytes(g, "b") + bytes(g, "bias") + bytes(g, "c") * (g.beta ? 2 : 1);
 
-const same = (g, h) => (g.batch > 1 ? [...ALL, "stride_a", "stride_b", "stride_c"] : ALL)
-	.every((s) => size(g, s) === size(h, s));
 export const count = (rule, g) => SIDES.reduce(
 	(all, s) => all * (rule[`tile_${s}`] ? up(g[s], rule[`tile_${s}`]) : 1),
 	rule.times * g.batch * (rule.elements ? up(g.m * g.n, rule.elements) : 1));
 
-const fits = ({ dialect, needs, valid }, g, able) => (!dialect || dialect === able.dialect)
-	&& needs.features.every((s) => able.features.includes(s))
-	&& Object.entries(needs.limits).every(([s, min]) => able.limits[s] >= min)
-	&& (!needs.subgroup_size || needs.subgroup_size === able.subgroup_size)
-	&& Object.entries(valid).every(([s, { min = 0, max = Infinity, multiple = 1 }]) =>
-		(s[1] && g.batch <= 1)
-		|| ((s = size(g, s)) >= min && s <= max && s % multiple === 0));
-
-const doublings = (g, h) => Math.round(1e6 * Math.hypot(...ALL.map((s) =>
-	Math.log2(Math.max(g[s], 1) / Math.max(h[s], 1))))) / 1e6;
-
-function predict({ at_once, busy = 1, launch_ns, bytes_per_ns }, one, time, from, to) {
-	const [x, y, z] = one.workgroup_size, all = at_once * Math.max(busy / (x * y * z), 1);
+function predict({ at_once, busy = 1, launch_ns, bytes_per_ns }, passes, time, from, to) {
+	const { workgroup_size: [x, y, z], workgroups } = passes.find((p) => p.entry_point === "main");
 	const work = (g) => {
-		const w = count(one.workgroups, g) / all;
-		return Math.max(w > 4 ? w : Math.ceil(w), 1) * Math.max(g.k, 1);
+		const w = count(workgroups, g) / at_once / max(busy / (x * y * z), 1);
+		return max(w > 4 ? w : ceil(w), 1) * max(g.k, 1);
 	};
-	return Math.max(launch_ns + (time - launch_ns) * work(to) / work(from),
-		traffic(to) / (bytes_per_ns || Infinity));
+	const fixed = min(passes.length * launch_ns, .9 * time), moved = traffic(from) || 1;
+	const moving = min(.6 * moved / (bytes_per_ns || Infinity), time - fixed);
+	return fixed + moving * traffic(to) / moved + (time - fixed - moving) * work(to) / work(from);
 }
 export function candidates(doc, given, able) {
-	const g = problem(given), exact = [], near = {};
-	const good = (id) => id && fits(doc.kernels[id], g, able);
-	for (const { problem: tuned, results } of doc.problems) {
-		const h = problem(tuned);
+	const g = problem(given), near = {}, found = {};
+	const sizes = g.batch > 1 ? [...ALL, "stride_a", "stride_b", "stride_c"] : ALL;
+	const good = (id) => {
+		const { dialect, needs, valid } = doc.kernels[id] ?? {};
+		return id && (!dialect || dialect === able.dialect)
+			&& needs.features.every((s) => able.features.includes(s))
+			&& Object.entries(needs.limits).every(([s, min]) => able.limits[s] >= min)
+			&& (!needs.subgroup_size || needs.subgroup_size === able.subgroup_size)
+			&& Object.entries(valid).every(([s, { min = 0, max = Infinity, multiple = 1 }]) =>
+				(s[1] && g.batch <= 1) || ((s = size(g, s)) >= min && s <= max && !(s % multiple)));
+	};
+	const add = (source, id, time_ns) => found[id] ??= { id, source, time_ns };
+	for (const { problem: tuned, results, others = [] } of doc.problems) {
+		const h = problem(tuned), off = ALL.map((s) => Math.log2(max(g[s], 1) / max(h[s], 1)));
 		if (kind(h) !== kind(g)) continue;
-		for (const { kernel, general, time_ns } of results) {
-			const id = [kernel, general].find(good), far = doublings(g, h);
-			if (same(g, h)) {
-				if (id === kernel) exact.push({ id, source: "exact", time_ns });
-			} else if (id && !(near[id]?.far <= far)) {
-				const { needs, passes } = doc.kernels[id]; // 1.3: bounds checks
-				const time = predict(doc.model, passes[0],
-					time_ns * (doc.kernels[kernel].needs.unchecked > needs.unchecked ? 1.3 : 1), h, g);
-				near[id] = { id, source: "near", time_ns: time, far, rank: time * (1 + 0.05 * far) };
+		const far = +Math.hypot(...off).toFixed(6), weight = (1 + far) ** -2;
+		for (const { kernel, general, time_ns } of [...results, ...others]) {
+			const id = [kernel, general].flat().find(good);
+			if (sizes.every((s) => size(g, s) === size(h, s))) {
+				if (id === kernel) add("exact", id, time_ns);
+			} else if (id) {
+				const { needs, passes } = doc.kernels[id], sum = near[id] ??= [far, 0, 0];
+				const lost = doc.kernels[kernel].needs.unchecked > needs.unchecked ? 1.3 : 1;
+				sum[0] = min(sum[0], far);
+				sum[1] += weight;
+				sum[2] += weight * log(lost * predict(doc.model, passes, time_ns, h, g));
 			}
 		}
 	}
-	const ranked = Object.values(near).sort((x, y) => x.rank - y.rank || (x.id < y.id ? -1 : 1));
-	const last = (doc.fallbacks[kind(g)] ?? []).filter(good)
-		.map((id) => ({ id, source: "default", time_ns: null }));
-	if (Math.min(g.m, g.n) >= 1024) last.reverse();
-	const all = [...exact, ...ranked, ...last];
-	return all.filter(({ id }, i) => all.findIndex((one) => one.id === id) === i);
+	Object.entries(near).map(([id, [far, all, logs]]) => [id, Math.exp(logs / all), 1 + far / 10])
+		.sort(([i, t, x], [j, u, y]) => t * x - u * y || (i < j ? -1 : 1))
+		.forEach(([id, time]) => add("near", id, time));
+	const last = (doc.fallbacks[kind(g)] ?? []).filter(good);
+	if (min(g.m, g.n) >= 1024) last.reverse();
+	last.forEach((id) => add("default", id, null));
+	return Object.values(found);
 }
 
-function buffer(device, length, usage, data) {
-	const made = device.createBuffer({ size: Math.max(up(length, 4) * 4, 16), usage,
-		mappedAtCreation: !!data });
-	if (data) {
-		new Uint8Array(made.getMappedRange()).set(
-			new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-		made.unmap();
-	}
-	return made;
-}
-const STORAGE = 0x8c; // and COPY_SRC, COPY_DST
+async function load(device, source) {
+	const url = typeof source === "string" && new URL(source, location);
+	const doc = url ? await (await fetch(url)).json() : source, built = {};
+	if (doc.format !== 1) throw Error("not a gemmtune document of format 1");
+	const { subgroupMinSize: least, subgroupMaxSize: most } = device.adapterInfo ?? {};
+	const able = { dialect: "tint", limits: device.limits, features: [...device.features],
+		subgroup_size: least === most ? least : 0 };
 
-class Plan {
-	constructor(fields) {
-		Object.assign(this, fields);
-		const most = this.device.limits.maxComputeWorkgroupsPerDimension;
-		this.groups = [];
-		this.grids = this.kernel.passes.map(({ workgroups }) => {
-			const all = count(workgroups, this.gemm), rows = Math.max(up(all, most), 1);
-			return [up(all, rows), rows];
-		});
-	}
-	encode(pass, a, b, c, bias) {
-		const given = { params: this.params, workspace: this.workspace, a, b, c, bias };
-		const key = [a, b, c, bias];
-		let kept = this.groups.find(([k]) => k.every((one, i) => one === key[i]));
-		if (!kept) {
-			const entries = this.kernel.bindings.map(({ binding, name }) => {
-				if (!given[name]) throw TypeError(`no buffer for ${name}`);
-				return { binding, resource: { buffer: given[name] } };
-			});
-			const group = this.device.createBindGroup({ layout: this.layout, entries });
-			this.groups = [kept = [key, group], ...this.groups.slice(0, 31)];
+	function buffer(length, data, usage = 0x8c) { // STORAGE, copies
+		const all = new Uint8Array(max(up(length, 4) * 4, 16));
+		const made = device.createBuffer({ size: all.length, usage });
+		if (data) {
+			all.set(new Uint8Array(data.buffer, data.byteOffset, length));
+			device.queue.writeBuffer(made, 0, all);
 		}
-		this.grids.forEach(([x, y], i) => {
-			if (!x) return;
-			pass.setPipeline(this.pipelines[i]);
-			pass.setBindGroup(0, kept[1]);
-			pass.dispatchWorkgroups(x, y);
-		});
+		return made;
 	}
-}
-
-export class Gemmtune {
-	constructor(device, doc, url, able) {
-		Object.assign(this, { device, doc, url, able, built: {} });
-	}
-	static async load(device, source) {
-		const url = typeof source === "string" ? new URL(source, location) : undefined;
-		const doc = url ? await (await fetch(url)).json() : source;
-		if (doc.format !== 1) throw Error("not a gemmtune document of format 1");
-		const { subgroupMinSize: least, subgroupMaxSize: most } = device.adapterInfo ?? {};
-		return new Gemmtune(device, doc, url, { dialect: "tint", limits: device.limits,
-			features: [...device.features], subgroup_size: least === most ? least : 0 });
-	}
-
-	async build({ wgsl, wgsl_file, bindings, passes }) {
-		const { device } = this;
-		const code = wgsl ?? await (await fetch(new URL(wgsl_file, this.url))).text();
+	async function build({ wgsl, wgsl_file, bindings, passes }) {
+		const code = wgsl ?? await (await fetch(new URL(wgsl_file, url))).text();
 		const module = device.createShaderModule({ code });
 		const layout = device.createBindGroupLayout({ entries: bindings.map(({ binding, type }) =>
 			({ binding, visibility: 4, buffer: { type } })) });
 		const whole = device.createPipelineLayout({ bindGroupLayouts: [layout] });
-		const pipelines = await Promise.all(passes.map(({ entry_point: entryPoint }) =>
-			device.createComputePipelineAsync({ layout: whole, compute: { module, entryPoint } })));
-		return { layout, pipelines };
+		return [layout, ...await Promise.all(passes.map(({ entry_point: entryPoint }) =>
+			device.createComputePipelineAsync({ layout: whole, compute: { module, entryPoint } })))];
 	}
-	async plan(given) {
-		const gemm = problem(given), { device, doc, built } = this;
+	async function ready(gemm, choice) {
+		const kernel = doc.kernels[choice.id], { size: length, fields } = doc.params;
+		const [layout, ...pipelines] = await (built[choice.id] ??= build(kernel));
+		const u32 = new Uint32Array(length / 4), views = { u32, f32: new Float32Array(u32.buffer) };
+		for (const { name, type, offset } of fields) {
+			views[type][offset / 4] = { first_workgroup: 0, last_workgroup: -1 }[name] ?? size(gemm, name);
+		}
+		const params = buffer(length, u32, 0x48), rule = kernel.workspace_bytes;
+		const workspace = rule && buffer(count(rule, gemm));
+		let groups = [];
+		const encode = (pass, ...key) => {
+			let kept = groups.find(([k]) => k.every((x, i) => x === key[i]));
+			if (!kept) {
+				const [a, b, c, bias] = key, given = { params, workspace, a, b, c, bias };
+				const entries = kernel.bindings.map(({ binding, name }) => {
+					if (!given[name]) throw TypeError(`no buffer for ${name}`);
+					return { binding, resource: { buffer: given[name] } };
+				});
+				kept = [key, device.createBindGroup({ layout, entries })];
+				groups = [kept, ...groups.slice(0, 31)];
+			}
+			kernel.passes.forEach(({ workgroups }, i) => {
+				const all = count(workgroups, gemm);
+				if (!all) return;
+				const rows = up(all, device.limits.maxComputeWorkgroupsPerDimension);
+				pass.setPipeline(pipelines[i]);
+				pass.setBindGroup(0, kept[1]);
+				pass.dispatchWorkgroups(up(all, rows), rows);
+			});
+		};
+		return { gemm, choice, kernel, params, workspace, encode };
+	}
+	async function plan(given) {
+		const gemm = problem(given), bad = ALL.find((s) => !(gemm[s] >= 0) || gemm[s] % 1);
+		if (bad) throw RangeError(`${bad} is ${gemm[bad]}, not 0, 1, ...`);
 		let why = "";
-		for (const choice of candidates(doc, gemm, this.able)) {
-			const kernel = doc.kernels[choice.id];
+		for (const choice of candidates(doc, gemm, able)) {
 			try {
-				const ready = await (built[choice.id] ??= this.build(kernel));
-				const data = new DataView(new ArrayBuffer(doc.params.size));
-				for (const { name, type, offset } of doc.params.fields) {
-					data[type === "f32" ? "setFloat32" : "setUint32"](
-						offset, { first_workgroup: 0, last_workgroup: -1 }[name] ?? size(gemm, name), true);
-				}
-				const workspace = kernel.workspace_bytes
-					&& buffer(device, count(kernel.workspace_bytes, gemm), STORAGE);
-				const params = buffer(device, doc.params.size, 0x40, data);
-				return new Plan({ device, gemm, choice, kernel, params, workspace, ...ready });
+				return await ready(gemm, choice);
 			} catch (error) {
 				why = `: ${choice.id}: ${error.message}`;
 			}
 		}
 		throw Error(`no kernel here for ${kind(gemm)}${why}`);
 	}
-	async matmul(given, a, b, { c, bias } = {}) {
-		const { device } = this, plan = await this.plan(given), length = bytes(plan.gemm, "c");
-		const made = [a, b, c ?? new Uint8Array(length), bias].map(
-			(data) => data && buffer(device, data.byteLength, STORAGE, data));
+	async function matmul(given, a, b, { c, bias } = {}) {
+		const one = await plan(given), { gemm, params, workspace } = one, length = bytes(gemm, "c");
+		if (!gemm.beta) c ??= new Uint8Array(length);
+		const made = Object.entries({ a, b, c, bias }).map(([s, data]) => {
+			const needs = bytes(gemm, s), has = data?.byteLength ?? 0;
+			if (has < needs) throw RangeError(`${s} has ${has} of ${needs} bytes`);
+			return data && buffer(has, data);
+		});
 		const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
-		plan.encode(pass, ...made);
+		one.encode(pass, ...made);
 		pass.end();
-		const read = buffer(device, length, 9);
+		const read = buffer(length, null, 9);
 		encoder.copyBufferToBuffer(made[2], 0, read, 0, read.size);
 		device.queue.submit([encoder.finish()]);
 		await read.mapAsync(1);
 		const copy = read.getMappedRange().slice(0, length);
-		for (const one of [...made, plan.params, plan.workspace, read]) one?.destroy();
-		return plan.gemm.c === "f32" ? new Float32Array(copy) : new Uint16Array(copy);
+		for (const each of [...made, params, workspace, read]) each?.destroy();
+		return new (gemm.c === "f32" ? Float32Array : Uint16Array)(copy);
 	}
+	return { doc, able, plan, matmul };
 }
+export const Gemmtune = { load };

@@ -61,6 +61,10 @@ class Config:
         """See `Kernel.unchecked`."""
         return False
 
+    def lacks_checks(self, gemm: Gemm) -> bool:  # noqa: ARG002 (a config with checks has none)
+        """Whether it is legal for ``gemm`` with bounds checks only, but is without them."""
+        return False
+
     @property
     def features(self) -> tuple[str, ...]:
         """WebGPU features that this config needs beside its family's."""

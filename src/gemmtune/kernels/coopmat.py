@@ -85,7 +85,7 @@ def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
         yield f"stages is {c.stages}; it must be 1, or 2 with prefetch"
     if c.order not in get_args(Order):
         yield f"order {c.order!r} is not one of {', '.join(get_args(Order))}"
-    if not c.checked and any(c.edges(gemm)):
+    if c.lacks_checks(gemm):
         yield "unchecked kernels need static dims that tiles divide"
     if c.subgroups % c.turns or (c.turns > 1 and (c.direct(gemm) or c.subgroups_k > 1)):
         yield f"{c.turns} turns do not divide {c.subgroups} subgroups, or C is stored at once"

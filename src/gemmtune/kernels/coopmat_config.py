@@ -81,6 +81,10 @@ class CoopmatConfig(Config):
         """See `Kernel.unchecked`."""
         return not self.checked
 
+    def lacks_checks(self, gemm: Gemm) -> bool:
+        """See `Config.lacks_checks`."""
+        return not self.checked and any(self.edges(gemm))
+
     @property
     def sg_m(self) -> int:
         """Rows of C per subgroup."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from gemmtune.lookup.answer import Lookup, Source
 from gemmtune.lookup.find import answer, lookup, record, recorded, recorders, refresh
 from gemmtune.lookup.paths import default_paths, search_path, user_database
-from gemmtune.lookup.predict import CHECKS_COST, Speed, distance, doubt
+from gemmtune.lookup.predict import CHECKS_COST, Speed, distance, doubt, weight
 from gemmtune.lookup.record import Record, Wanted, read_record
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "refresh",
     "search_path",
     "user_database",
+    "weight",
 ]

@@ -35,11 +35,11 @@ class Lookup:
     why: str
     """The same in a sentence."""
     time_ns: float | None = None
-    """exact: as measured. Otherwise scaled by operations on the same hardware, or not known."""
+    """exact: as measured. Otherwise predicted for the same hardware, or not known."""
     demotions: tuple[str, ...] = ()
     """Why the measurement behind it is only a hint today; empty when it counts in full."""
     problem_key: str | None = None
-    """`Gemm.key` of the problem that was measured."""
+    """`Gemm.key` of the problem that was measured, of several the nearest."""
     expected_share: float | None = None
     """Of the speed that tuning this very problem here would reach, as far as can be told: 1 for an
     exact answer, less the further the measured problem is; None: not known."""

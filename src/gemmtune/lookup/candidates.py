@@ -14,7 +14,7 @@ from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import check_problem
 from gemmtune.lookup.answer import Lookup, Source
 from gemmtune.lookup.catalogue import Catalogue, Leader, generator_hash
-from gemmtune.lookup.predict import CHECKS_COST, Speed, distance, doubt, likeness
+from gemmtune.lookup.portfolio import Portfolio, portfolio_of
 from gemmtune.problem import Gemm
 from gemmtune.schema import Fingerprints
 from gemmtune.ties import tied
@@ -140,9 +140,8 @@ class Search:
                 )
 
     def _candidates(self) -> Iterator[Candidate]:
-        here = [leader for c in self.catalogues for leader in c.leaders(self.key or "")]
-        key = self.gemm.key
-        exact = [leader for leader in here if leader.key == key]
+        here = self._of(self.key or "")
+        exact = list(here.by_problem.get(self.gemm.key, ()))
         exact.sort(key=lambda leader: (leader.stale, leader.unusual))  # else in their order
         for leader in self._winners_first(exact):
             yield Candidate(
@@ -152,67 +151,43 @@ class Search:
                 time_ns=leader.time_ns,
             )
         yield from self._ranked(
-            "near", here, "tuned on this device for {shape}, predicted to be the fastest here"
+            "near", here, "measured on this device for {shape}, predicted to be the fastest here"
         )
         siblings = self._siblings()
         for leader_device in siblings:
             driver = leader_device.driver or "another driver"
-            why = f"tuned for {{shape}} on this hardware with {driver}"
-            yield from self._ranked("device", self._of([leader_device]), why)
+            why = f"measured for {{shape}} on this hardware with {driver}"
+            yield from self._ranked("device", self._of(leader_device.key), why)
         for device in self._others(siblings):
-            why = f"tuned for {{shape}} on {device.name}, the most similar device"
-            yield from self._ranked("device", self._of([device]), why)
+            why = f"measured for {{shape}} on {device.name}, the most similar device"
+            yield from self._ranked("device", self._of(device.key), why)
 
-    def _ranked(self, source: Source, leaders: list[Leader], why: str) -> Iterator[Candidate]:
+    def _ranked(self, source: Source, portfolio: Portfolio, why: str) -> Iterator[Candidate]:
         """Of one device, by today's templates, usual policy and predicted time."""
-        if not leaders:
-            return
-        device, gemm, kind = leaders[0].device, self.gemm, self.gemm.kind
-        speed = self._speed(device.key)
-        least_ns = speed.least_ns(gemm)
-        same = device.hardware_key == (self.known or self.device).hardware_key
-        best: dict[tuple[str, str], tuple[tuple[bool, bool, float, float], Candidate]] = {}
-        for measured in leaders:
-            like = likeness(measured.kind, kind)
-            if like is None:
-                continue
-            leader = self._checked(measured)
-            try:
-                before, after = leader.workgroups(leader.gemm), leader.workgroups(gemm)
-                each = leader.invocations
-            except (TypeError, ValueError, ArithmeticError):
-                continue  # values no tuner writes, or fields of another version
-            far = distance(leader.gemm, gemm)
-            time_ns = speed.predict(leader.time_ns, before, after, leader.gemm.k, gemm.k, each)
-            time_ns = max(time_ns, least_ns)
-            rank = (leader.stale, leader.unusual, time_ns * like * doubt(far), far)
-            candidate = Candidate(
+        hardware = (self.known or self.device).hardware_key
+        for one in portfolio.ranked(self.gemm, self._checked):
+            leader = one.leader
+            told = leader.device.hardware_key == hardware and one.far <= REACH
+            yield Candidate(
                 source=source,
                 leader=leader,
                 why=why.format(shape=leader.gemm.shape),
-                time_ns=time_ns if same and far <= REACH else None,
-                far=far,
+                time_ns=one.time_ns if told else None,
+                far=one.far,
             )
-            known = best.get((leader.family, leader.text))
-            # One config measured several times is predicted from the nearest problem.
-            if known is None or (*rank[:2], far) < (*known[0][:2], known[0][3]):
-                best[leader.family, leader.text] = (rank, candidate)
-        for _, candidate in sorted(best.values(), key=lambda one: one[0]):
-            yield candidate
 
     def _checked(self, leader: Leader) -> Leader:
         """One that won without bounds checks, with them where this problem's edges need them."""
-        if '"checked":false' not in leader.text or self._legal(leader):
-            return leader
-        text = leader.text.replace('"checked":false', '"checked":true')
-        return replace(leader, text=text, time_ns=leader.time_ns * CHECKS_COST)
+        try:
+            if '"checked":false' not in leader.text or not leader.config.lacks_checks(self.gemm):
+                return leader
+        except (TypeError, ValueError, ArithmeticError):
+            return leader  # values no tuner writes
+        return replace(leader, text=leader.text.replace('"checked":false', '"checked":true'))
 
-    def _speed(self, device_key: str) -> Speed:
-        """What is known of a device, from the first catalogue that knows it."""
-        return next(c.speed(device_key) for c in self.catalogues if device_key in c.devices)
-
-    def _of(self, devices: list[Device]) -> list[Leader]:
-        return [leader for d in devices for c in self.catalogues for leader in c.leaders(d.key)]
+    def _of(self, device_key: str) -> Portfolio:
+        """What all catalogues together know of a device."""
+        return portfolio_of(self.catalogues, device_key)
 
     def _others(self, siblings: list[Device]) -> list[Device]:
         """Devices of other hardware, most similar first; software only for software."""

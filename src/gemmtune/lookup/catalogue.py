@@ -14,7 +14,7 @@ from typing import Any
 from gemmtune.device import Device
 from gemmtune.errors import StoreError
 from gemmtune.kernels import FAMILIES
-from gemmtune.kernels.base import Config
+from gemmtune.kernels.base import Config, Launch
 from gemmtune.lookup.predict import Speed, tiles
 from gemmtune.problem import Gemm
 from gemmtune.schema import (
@@ -52,8 +52,24 @@ def signature_of(path: Path) -> Signature | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How a config's kernel is dispatched, as far as its time depends on it."""
+
+    passes: int
+    """How many there are."""
+    invocations: int
+    """Of one workgroup of the pass that multiplies."""
+    workgroups: float
+    """Of that pass, per tile: more than one where k is split."""
+    tile: tuple[int, int] | None
+    """Rows and columns of a tile; None: the family has none, and `workgroups` means nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leader:
-    """The fastest config of one family on one problem and device."""
+    """The time of a config on a problem and device: of one that is the fastest of its family on
+    some problem with the same dtypes.
+    """
 
     device: Device
     gemm: Gemm
@@ -67,6 +83,8 @@ class Leader:
     time_ns: float
     max_rel_error: float | None
     """As measured; None: not known."""
+    leads: bool
+    """It is the fastest of its family on this very problem, or as fast."""
     then: Fingerprints
 
     @property
@@ -78,27 +96,22 @@ class Leader:
         """
         return _config(self.family, self.text)
 
-    def workgroups(self, gemm: Gemm) -> float:
-        """Of the first pass for ``gemm``.
-
-        Raises:
-            ConfigError: as `config`.
-        """
-        config: Any = self.config
-        if not hasattr(config, "tile_n"):
-            return FAMILIES[self.family].launch(config, gemm)[0].workgroups
-        # More than one per tile where k is split. Families' own arithmetic takes too long here.
-        each, _ = _first_pass(self.family, config, self.gemm)
-        return each * tiles(gemm, config.tile_m, config.tile_n)
-
     @property
-    def invocations(self) -> int:
-        """Of one workgroup of the first pass.
+    def shape(self) -> Shape:
+        """Its dispatches.
 
         Raises:
             ConfigError: as `config`.
         """
-        return _first_pass(self.family, self.config, self.gemm)[1]
+        return _shape(self.family, self.config, self.gemm)
+
+    def workgroups(self, gemm: Gemm) -> int:
+        """Of the pass that multiplies ``gemm``.
+
+        Raises:
+            ConfigError: as `config`.
+        """
+        return _main_of(FAMILIES[self.family].launch(self.config, gemm)).workgroups
 
     @property
     def stale(self) -> bool:
@@ -117,11 +130,20 @@ def _config(family: str, text: str) -> Config:
 
 
 @lru_cache(maxsize=4096)
-def _first_pass(family: str, config: Any, gemm: Gemm) -> tuple[float, int]:
-    """Workgroups per tile, where there are tiles, and invocations of each."""
-    first = FAMILIES[family].launch(config, gemm)[0]
-    tile = getattr(config, "tile_m", 1), getattr(config, "tile_n", 1)
-    return first.workgroups / max(tiles(gemm, *tile), 1), math.prod(first.workgroup_size)
+def _shape(family: str, config: Any, gemm: Gemm) -> Shape:
+    launches = FAMILIES[family].launch(config, gemm)
+    main = _main_of(launches)
+    tile = (config.tile_m, config.tile_n) if hasattr(config, "tile_n") else None
+    return Shape(
+        passes=len(launches),
+        invocations=math.prod(main.workgroup_size),
+        workgroups=main.workgroups / max(tiles(gemm, *tile), 1) if tile else 0.0,
+        tile=tile,
+    )
+
+
+def _main_of(launches: tuple[Launch, ...]) -> Launch:
+    return next((one for one in launches if one.entry_point == "main"), launches[0])
 
 
 def generator_hash(family: str) -> str:
@@ -161,7 +183,10 @@ class Catalogue:
         if device_key not in self._speeds:
             leaders = self.leaders(device_key)
             kind = self.devices[device_key].adapter_type if leaders else ""
-            self._speeds[device_key] = Speed.of(kind, ((one.gemm, one.time_ns) for one in leaders))
+            usual = [one for one in leaders if not one.unusual] or leaders
+            # The fastest of each problem, for those come first.
+            fastest = {one.key: (one.gemm, one.time_ns) for one in reversed(usual)}
+            self._speeds[device_key] = Speed.of(kind, fastest.values())
         return self._speeds[device_key]
 
     def _read(self, query: str, values: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -211,8 +236,21 @@ def _gemm(text: str) -> tuple[Gemm, str, str]:
     return gemm, gemm.key, gemm.kind
 
 
+@lru_cache(maxsize=4096)
+def _then(*versions: str | None) -> Fingerprints:
+    driver, backend, wgpu, compiler, template, policy = versions
+    return Fingerprints(
+        driver=driver,
+        backend=backend,
+        wgpu=wgpu,
+        compiler=compiler,
+        generator_hash=template,
+        policy=policy,
+    )
+
+
 def _leader(device: Device, row: tuple[str, ...]) -> Leader | None:
-    problem, family, config, time_ns, error, *versions, template, policy = row
+    problem, family, config, time_ns, error, leads, *versions, template, policy = row
     driver, backend, wgpu, compiler = versions
     if family not in FAMILIES:
         return None
@@ -229,12 +267,6 @@ def _leader(device: Device, row: tuple[str, ...]) -> Leader | None:
         text=config,
         time_ns=float(time_ns),
         max_rel_error=None if error is None else float(error),
-        then=Fingerprints(
-            driver=driver,
-            backend=backend,
-            wgpu=wgpu,
-            compiler=compiler,
-            generator_hash=template,
-            policy=policy,
-        ),
+        leads=bool(leads),
+        then=_then(driver, backend, wgpu, compiler, template, policy),
     )

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert, select, update
 
 from gemmtune.store.tables import DEVICES, MEASUREMENTS, PROBES, PROBLEMS, insert_if_new
+from gemmtune.ties import TIE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class MergeReport:
     running: int
     """Left out because they have not ended; merge again later."""
     slower: int
-    """Left out because enough others of the same problem and device are faster."""
+    """Left out because enough others of the same problem and device are faster, and some everywhere
+    else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +48,30 @@ class History:
     """Of table probes."""
 
     def fastest(self, top: int) -> History:
-        """Only the ``top`` fastest rows of each problem on each device, of each family and policy.
+        """Only the ``top`` fastest rows of each problem on each device, of each family and policy,
+        and the other times of the fastest of them: lookups predict from these.
 
         Of each family, because not every program can use what the fastest one needs.
         """
+        kinds = {problem["id"]: problem["kind"].partition(":")[0] for problem in self.problems}
         timed = [row for row in self.measurements if row["time_ns"] is not None]
+        fastest: dict[tuple[int, int, str, str], float] = {}
         taken: Counter[tuple[int, int, str, str]] = Counter()
         kept: set[int] = set()
+        leading: set[tuple[object, ...]] = set()
+
+        def config_of(row: Mapping[Any, Any]) -> tuple[object, ...]:
+            names = ("device_id", "family", "config_key", "policy")
+            return (kinds[row["problem_id"]], *(row[name] for name in names))
+
         for row in sorted(timed, key=lambda row: (row["time_ns"], row["id"])):
             where = (row["device_id"], row["problem_id"], row["family"], row["policy"])
+            if row["time_ns"] <= fastest.setdefault(where, row["time_ns"]) * (1.0 + TIE):
+                leading.add(config_of(row))
             if taken[where] < top:
                 taken[where] += 1
                 kept.add(row["id"])
+        kept |= {row["id"] for row in timed if config_of(row) in leading}
         return replace(self, measurements=[row for row in self.measurements if row["id"] in kept])
 
 

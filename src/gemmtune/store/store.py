@@ -285,7 +285,8 @@ class Store:
 
         Args:
             other: path or URL.
-            top: only so many of the fastest rows of each problem, family and device, e.g. to ship.
+            top: only so many of the fastest rows of each problem, family and device, e.g. to ship,
+                and the other times of the fastest, from which lookups predict.
 
         Raises:
             StoreError: ``other`` cannot be read, or is this database.

@@ -1,0 +1,211 @@
+"""What was measured on one device, arranged so that its configs are quickly ranked for a problem.
+
+Reads no database, and asks no family whether a config is legal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from operator import mul
+
+from gemmtune.lookup.catalogue import Catalogue, Leader
+from gemmtune.lookup.predict import (
+    CHECKS_COST,
+    Speed,
+    apart,
+    doublings,
+    doubt,
+    likeness,
+    tiles,
+    weight,
+)
+from gemmtune.problem import Gemm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """A config for a problem, and what its measurements say of it."""
+
+    leader: Leader
+    """The measurement that is trusted most, with bounds checks where the problem needs them."""
+    time_ns: float
+    """What all of them predict, see `weight`."""
+    far: float
+    """Doublings between the leader's problem and the one asked about."""
+
+
+class _Measured:
+    """One config, template and policy, with the costs that each of its times stands for."""
+
+    __slots__ = ("_shape", "costs", "first", "leaders", "numbers", "stale", "unusual")
+
+    def __init__(
+        self, leaders: list[Leader], problems: dict[str, tuple[int, int]], speed: Speed
+    ) -> None:
+        self.first = leaders[0]
+        self.stale, self.unusual = self.first.stale, self.first.unusual
+        self.leaders = leaders
+        self._shape = self.first.shape
+        self.numbers: list[int] = []
+        self.costs: list[tuple[float, float, float]] = []
+        for leader in leaders:
+            number, traffic = problems[leader.key]
+            work = self.work(leader.gemm, speed)
+            if not 0.0 < leader.time_ns < math.inf:
+                raise ValueError(f"a time of {leader.time_ns} ns")
+            cost = speed.cost(leader.time_ns, traffic, work, self._shape.passes)
+            self.numbers.append(number)
+            self.costs.append((cost.fixed_ns, cost.per_byte, cost.per_work))
+
+    def work(self, gemm: Gemm, speed: Speed) -> float:
+        """`Speed.work` of the config for ``gemm``."""
+        shape = self._shape
+        if shape.tile is None:
+            workgroups: float = self.first.workgroups(gemm)
+        else:  # families' own arithmetic takes too long here
+            workgroups = shape.workgroups * tiles(gemm, *shape.tile)
+        return speed.work(workgroups, shape.invocations, gemm.k)
+
+
+class _Sum:
+    """What the measurements of one config predict, added up."""
+
+    __slots__ = ("logs", "most", "nearest", "weights")
+
+    def __init__(self) -> None:
+        self.weights = self.logs = self.most = 0.0
+        self.nearest: tuple[_Measured, int] | None = None
+
+    def add(self, one: _Measured, weights: list[float], times: list[float], cost: float) -> None:
+        """Take in its times, as logarithms, and what they cost more, with their weights."""
+        total = sum(weights)
+        self.weights += total
+        self.logs += sum(map(mul, weights, times)) + cost * total
+        most = max(weights)
+        if most > self.most:
+            self.most, self.nearest = most, (one, weights.index(most))
+
+    @property
+    def leader(self) -> Leader:
+        """The one with the most weight."""
+        assert self.nearest is not None  # every config has a measurement
+        one, place = self.nearest
+        return one.leaders[place]
+
+    @property
+    def number(self) -> int:
+        """Of its problem."""
+        assert self.nearest is not None
+        one, place = self.nearest
+        return one.numbers[place]
+
+
+class _Alike:
+    """The results with operands of the same dtypes."""
+
+    def __init__(self, leaders: list[Leader], speed: Speed) -> None:
+        self._speed = speed
+        firsts = {leader.key: leader for leader in leaders}
+        problems = {
+            key: (number, one.gemm.traffic_bytes)
+            for number, (key, one) in enumerate(firsts.items())
+        }
+        self._problems = [(one.kind, doublings(one.gemm)) for one in firsts.values()]
+        by_config: defaultdict[tuple[str | None, ...], list[Leader]] = defaultdict(list)
+        for one in leaders:
+            by_config[one.family, one.text, one.then.generator_hash, one.then.policy].append(one)
+        self._configs = []
+        for each in by_config.values():
+            try:
+                self._configs.append(_Measured(each, problems, speed))
+            except (TypeError, ValueError, ArithmeticError):
+                continue  # values no tuner writes, or fields of another version
+
+    def ranked(self, gemm: Gemm, fitting: Callable[[Leader], Leader]) -> Iterator[Predicted]:
+        """See `Portfolio.ranked`."""
+        here, kind = doublings(gemm), gemm.kind
+        likes = {other: likeness(other, kind) or 1.0 for other in {k for k, _ in self._problems}}
+        fars = [(apart(there, here), likes[other]) for other, there in self._problems]
+        weights = [weight(far, like) for far, like in fars]
+        traffic, log = gemm.traffic_bytes, math.log
+        sums: defaultdict[tuple[bool, bool, str, str], _Sum] = defaultdict(_Sum)
+        for one in self._configs:
+            leader = fitting(one.first)
+            work = one.work(gemm, self._speed)
+            times = [log(fixed + byte * traffic + unit * work) for fixed, byte, unit in one.costs]
+            sums[one.stale, one.unusual, leader.family, leader.text].add(
+                one,
+                [weights[number] for number in one.numbers],
+                times,
+                0.0 if leader is one.first else log(CHECKS_COST),
+            )
+        yield from self._sorted(sums, fars, fitting)
+
+    def _sorted(
+        self,
+        sums: dict[tuple[bool, bool, str, str], _Sum],
+        fars: list[tuple[float, float]],
+        fitting: Callable[[Leader], Leader],
+    ) -> Iterator[Predicted]:
+        ranks = []
+        for place, ((stale, unusual, *_), total) in enumerate(sums.items()):
+            far, like = fars[total.number]
+            time_ns = math.exp(total.logs / total.weights)
+            ranks.append((stale, unusual, time_ns * like * doubt(far), far, place, time_ns))
+        names, totals = list(sums), list(sums.values())
+        seen = set()
+        for *_, far, place, time_ns in sorted(ranks):
+            name = names[place][2:]
+            if name not in seen:
+                seen.add(name)  # by its best template and policy
+                yield Predicted(leader=fitting(totals[place].leader), time_ns=time_ns, far=far)
+
+
+class Portfolio:
+    """The results of one device, for lookups of any problem."""
+
+    def __init__(self, leaders: Iterable[Leader], speed: Speed) -> None:
+        self.leaders = tuple(leaders)
+        self._speed = speed
+        self._alike: dict[str, _Alike] = {}
+
+    @cached_property
+    def by_problem(self) -> dict[str, list[Leader]]:
+        """The measurements of each problem, by `Gemm.key`, in their order."""
+        found: defaultdict[str, list[Leader]] = defaultdict(list)
+        for leader in self.leaders:
+            found[leader.key].append(leader)
+        return dict(found)
+
+    def ranked(self, gemm: Gemm, fitting: Callable[[Leader], Leader]) -> Iterator[Predicted]:
+        """Every config that was measured with such dtypes, each once: of today's templates and the
+        usual policy first, then by the time predicted, with the doubts that distances are worth.
+
+        Args:
+            gemm: the problem.
+            fitting: the same leader, or one with the bounds checks that the problem needs.
+        """
+        dtypes = gemm.kind.partition(":")[0]
+        if dtypes not in self._alike:
+            alike = [one for one in self.leaders if one.kind.partition(":")[0] == dtypes]
+            self._alike[dtypes] = _Alike(alike, self._speed)
+        return self._alike[dtypes].ranked(gemm, fitting)
+
+
+_kept: dict[str, tuple[tuple[Catalogue, ...], Portfolio]] = {}
+"""By device, with the catalogues that it comes from."""
+
+
+def portfolio_of(catalogues: tuple[Catalogue, ...], device_key: str) -> Portfolio:
+    """What they know of a device, which is what the first that knows it says apart from results."""
+    kept = _kept.get(device_key)
+    if kept is None or kept[0] != catalogues:
+        knowing = [each for each in catalogues if device_key in each.devices]
+        leaders = [leader for each in knowing for leader in each.leaders(device_key)]
+        speed = knowing[0].speed(device_key) if knowing else Speed.of("", ())
+        kept = _kept[device_key] = (catalogues, Portfolio(leaders, speed))
+    return kept[1]
