@@ -168,7 +168,7 @@ class Bench:
 
     def __init__(self, gpu: Gpu, helpers: Helpers, watch: Stopwatch, gemm: Gemm) -> None:
         self.gpu, self.watch, self.gemm = gpu, watch, gemm
-        expected = Expected(gpu, helpers, watch, gemm, 0, 0.2)
+        expected = Expected(gpu, helpers, lambda: watch, gemm, 0, 0.2)
         self.operands = Operands(gpu, helpers, gemm, 0)
         self.verifier = Verifier(gpu, helpers, self.operands, expected)
         self.inputs = self.operands.cold_inputs()

@@ -218,8 +218,8 @@ class Gpu:
         """Room for ``count`` timestamps."""
         return self._device.create_query_set(type=wgpu.QueryType.timestamp, count=count)
 
-    def submit(self, passes: Sequence[Sequence[Dispatch]], queries: Any = None) -> None:
-        """Submits passes in one command buffer.
+    def encode(self, passes: Sequence[Sequence[Dispatch]], queries: Any = None) -> Any:
+        """A command buffer of passes, for `run`.
 
         Args:
             passes: the dispatches of each.
@@ -243,7 +243,15 @@ class Gpu:
                     bound = dispatch
                 run.dispatch_workgroups(*dispatch.groups)
             run.end()
-        self._device.queue.submit([encoder.finish()])
+        return encoder.finish()
+
+    def run(self, commands: Any) -> None:
+        """Submits a command buffer."""
+        self._device.queue.submit([commands])
+
+    def submit(self, passes: Sequence[Sequence[Dispatch]], queries: Any = None) -> None:
+        """Submits passes in one command buffer; see `encode`."""
+        self.run(self.encode(passes, queries))
 
     def ticks(self, queries: Any, count: int) -> memoryview:
         """The first ``count`` timestamps, raw, after all work before."""

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gemmtune.executors.local.gpu import Dispatch, Gpu
 from gemmtune.job import Policy
@@ -32,7 +32,8 @@ _FEW = 3
 # The two clocks are compared over this long.
 _CALIBRATION_NS = 20e6
 _QUANTA = 50
-_SPAN_NS = 50e3
+# A pass costs a few microseconds beside its dispatches.
+_SPAN_NS = 200e3
 _HOST_SPAN_NS = 10e6
 # A dispatch is planned well under the limit, for the clock may be rising while we look.
 _PLANNED_SHARE = 0.6
@@ -80,10 +81,7 @@ class Stopwatch:
         while self._host_ns([[load] * count]) < _CALIBRATION_NS and count < _MAX_DISPATCHES:
             count *= 2
         for _ in range(3):
-            started = time.perf_counter()
-            self._gpu.submit([[load] * count], self._queries)
-            self._gpu.wait()
-            host_ns = (time.perf_counter() - started) * NS
+            host_ns = self._host_ns([[load] * count], self._queries)
             ticks = self._gpu.ticks(self._queries, 2)
             if abs((ticks[1] - ticks[0]) * self._period_ns - host_ns) <= 0.1 * host_ns:
                 self.clock = "gpu"
@@ -121,9 +119,11 @@ class Stopwatch:
             return self.passes_ns(passes, apart=apart)
         return [span * self._period_ns for span in spans]
 
-    def _host_ns(self, passes: Sequence[Sequence[Dispatch]]) -> float:
+    def _host_ns(self, passes: Sequence[Sequence[Dispatch]], queries: Any = None) -> float:
+        # Encoding a dispatch takes a few microseconds, as long as some kernels.
+        commands = self._gpu.encode(passes, queries)
         started = time.perf_counter()
-        self._gpu.submit(passes)
+        self._gpu.run(commands)
         self._gpu.wait()
         return (time.perf_counter() - started) * NS
 
