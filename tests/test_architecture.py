@@ -218,6 +218,14 @@ def inputs_of(template: str) -> set[str]:
     return found
 
 
+def text_of(template: str) -> str:
+    """The template with all that it imports or includes."""
+    source = (data_path("templates") / template).read_text(encoding="utf-8")
+    tree = jinja2.Environment(extensions=["jinja2.ext.do"]).parse(source)
+    others = sorted(filter(None, jinja2.meta.find_referenced_templates(tree)))
+    return "\n".join([source, *map(text_of, others)])
+
+
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_templates_use_only_what_their_family_gives(name: str) -> None:
     family = FAMILIES[name]
@@ -237,7 +245,7 @@ def test_templates_use_only_what_their_family_gives(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_every_field_of_a_config_changes_something(name: str) -> None:
     family = FAMILIES[name]
-    template = (data_path("templates") / family.template).read_text(encoding="utf-8")
+    template = text_of(family.template)
     homes = {cls.__module__ for cls in family.config.__mro__ if dataclasses.is_dataclass(cls)}
     module = "".join(inspect.getsource(sys.modules[home]) for home in sorted(homes))
     for field in dataclasses.fields(family.config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -609,6 +609,48 @@ def test_the_host_clock_stands_in_where_there_are_no_timestamps(
 
     assert watch.clock == "host"
     assert all(span > 0.0 for span in watch.passes_ns([[load], [load]], apart=False))
+
+
+class FastGpu:
+    """A device that is done with a dispatch in less time than it takes to encode one."""
+
+    timestamp_period_ns = 1.0
+
+    def __init__(self) -> None:
+        self.device = Device(features=("timestamp-query",))
+        self.now_s = 0.0
+        self.ran = 0
+
+    def query_set(self, count: int) -> object:
+        return count
+
+    def encode(self, passes: Sequence[Sequence[object]], _queries: object = None) -> int:
+        count = sum(map(len, passes))
+        self.now_s += 5e-6 * count
+        return count
+
+    def run(self, commands: int) -> None:
+        self.ran = commands
+
+    def submit(self, passes: Sequence[Sequence[object]], queries: object = None) -> None:
+        self.run(self.encode(passes, queries))
+
+    def wait(self) -> None:
+        self.now_s += 2e-6 * self.ran + 2e-5
+
+    def ticks(self, _queries: object, count: int) -> list[int]:
+        return [2000 * self.ran * number for number in range(count)]
+
+
+def test_clocks_agree_where_encoding_takes_longer_than_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fast: Any = FastGpu()
+    monkeypatch.setattr("gemmtune.executors.local.timing.time.perf_counter", lambda: fast.now_s)
+
+    watch = Stopwatch(fast, "load")  # type: ignore[arg-type]
+
+    assert watch.clock == "gpu"
 
 
 def test_helper_kernels_write_nothing_but_what_they_say(gpu: Gpu, helpers: Helpers) -> None:
