@@ -35,6 +35,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np
 
+from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.predict import traits
 from gemmtune.kerneltuner import to_cache
 from gemmtune.landscape import Landscape
@@ -71,11 +72,12 @@ def ours(path: Path, sampler: str, seed: int, budget: int) -> list[float]:
     ground = Ground.open(path)
     gemm, device, family = (getattr(ground.landscape, n) for n in ("gemm", "device", "family"))
     launches = {row.config: row.launches for row in ground.landscape.rows}
+    matrices = family in FAMILIES and FAMILIES[family].multiplies_matrices
     search = Search(
         [(family, config) for config in ground.times],
         sampler=sampler,  # type: ignore[arg-type]
         seed=seed,
-        traits=lambda _, config: traits(launches[config], gemm, device),
+        traits=lambda _, config: traits(launches[config], gemm, device, matrices=matrices),
     )
     course = []
     while len(course) < budget and (candidate := search.ask()) is not None:

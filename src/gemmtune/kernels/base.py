@@ -182,6 +182,11 @@ class Family:
     adds_matrices: bool = False
     """Its kernels add native matrices, which not every dialect can."""
 
+    @property
+    def multiplies_matrices(self) -> bool:
+        """Its kernels multiply on the device's matrix units."""
+        return "cooperative-matrix" in self.features
+
 
 def ceil_div(a: int, b: int) -> int:
     """The least integer >= a / b."""

@@ -23,15 +23,27 @@ OTHER_REGISTERS = 32
 """Of an invocation, beside its sums."""
 FLOPS_PER_BYTE = 16.0
 """Of arithmetic per byte through the cache that all multiprocessors share."""
+MATRIX_FLOPS_PER_BYTE = 32.0
+"""The same on matrix units."""
 BUSY = 512 * 32
 """Sums in flight on a multiprocessor that hide the latency of its memory."""
+LOADING = 512
+"""Invocations on a multiprocessor whose loads fill its share of that cache's bandwidth."""
 
 
-def traits(launches: tuple[Launch, ...], gemm: Gemm, device: Device) -> tuple[float, ...]:
+def traits(
+    launches: tuple[Launch, ...], gemm: Gemm, device: Device, *, matrices: bool = False
+) -> tuple[float, ...]:
     """Numbers that explain time across configs: the model's log2 time first, then its causes.
 
     The others are log2 of workgroups, invocations and bytes of workgroup memory of one, sums per
     invocation, and of the workgroups that a multiprocessor holds at once.
+
+    Args:
+        launches: a config's passes.
+        gemm: the problem.
+        device: where it would run.
+        matrices: the kernel multiplies on matrix units.
 
     Source: S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52(4), 2009.
     """
@@ -40,15 +52,19 @@ def traits(launches: tuple[Launch, ...], gemm: Gemm, device: Device) -> tuple[fl
     area = max(gemm.m * gemm.n * gemm.batch / workgroups, 1.0)
     sums = max(area / invocations, 1.0)
     held = _held(main, sums, gemm, device)
+    # Of few workgroups, a multiprocessor has less than it could hold, and some have none.
+    there = min(held, workgroups / UNITS)
     # All multiprocessors wait for the last wave, which is half full on average: a guess at their
     # number that is a little off would put the step between waves in the wrong place.
     waves = workgroups / (min(held, math.ceil(workgroups / UNITS)) * UNITS)
-    waste = max(1.0 / waves, 1.0 + 0.5 / waves)
+    waste = 1.0 + 0.5 / waves if waves >= 1.0 else 1.0
     # A sum takes two operands, shared by a row and a column of the invocation's sums.
-    arithmetic = gemm.flops * (1.0 + 2.0 / math.sqrt(sums))
-    arithmetic /= min(1.0, held * invocations * sums / BUSY) ** 0.5
+    arithmetic = gemm.flops * (1.0 + 2.0 / math.sqrt(sums)) / min(1.0, there)
+    arithmetic /= min(1.0, max(there, 1.0) * invocations * sums / BUSY) ** 0.5
     moved = gemm.flops / math.sqrt(area) * (SIZEOF[gemm.a] + SIZEOF[gemm.b]) / 2
-    time = max(arithmetic, FLOPS_PER_BYTE * moved) * waste + 1.0
+    moved /= min(1.0, there * invocations / LOADING)
+    flops_per_byte = MATRIX_FLOPS_PER_BYTE if matrices else FLOPS_PER_BYTE
+    time = max(arithmetic, flops_per_byte * moved) * waste + 1.0
     return (
         math.log2(time),
         math.log2(workgroups),

@@ -1,10 +1,11 @@
 """A Gaussian process over numbered features: what a row's value may be, learnt from a few others.
 
-Kernel Matérn 5/2 with a length of its own for every feature; lengths, signal and noise are those
-that make the data likely, found by a few steps of Adam from where they were.
+Kernel Matérn 5/2 with a length of its own for every feature, and a plane through some of them;
+lengths, signal and noise are those that make the data likely, found by a few steps of Adam from
+where they were.
 
 Source: C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning", 2006,
-equations 2.25, 4.17 and 5.9; D. P. Kingma, J. Ba, "Adam", arXiv:1412.6980.
+equations 2.25, 4.16, 4.17 and 5.9; D. P. Kingma, J. Ba, "Adam", arXiv:1412.6980.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ LENGTH = 1.5
 """Of a feature whose values span 0 to 1, before anything is known; log-normal by one e-fold."""
 NOISE = 0.1
 """Of a value over the spread of all, likewise."""
+SLOPE = 0.5
+"""Variance of a plane's slope along a feature that spans 0 to 1, over that of the values."""
 _RATE = 0.1
 _BETAS = (0.8, 0.95)
 _JITTER = 1e-6
@@ -30,9 +33,12 @@ class GaussianProcess:
 
     Args:
         count: of features.
+        sloping: so many of the last ones also explain values by a plane, which reaches beyond the
+            rows that were learnt from.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, sloping: int = 0) -> None:
+        self._sloping = sloping
         # log lengths, then log signal, then log noise
         self._prior = np.array([math.log(LENGTH)] * count + [0.0, math.log(NOISE)])
         self._width = np.array([1.0] * count + [1.0, 0.7])
@@ -63,8 +69,7 @@ class GaussianProcess:
         apart = [(column[:, None] - column[None, :]) ** 2 for column in x.T] if steps else []
         for _ in range(steps):
             self._step(self._gradient(x, target, apart))
-        covariance, _ = self._covariance(x, x)
-        factor = np.linalg.cholesky(covariance + self.noise * np.eye(len(x)))
+        factor = np.linalg.cholesky(self.covariance_of(x, x) + self.noise * np.eye(len(x)))
         self._inverse = np.linalg.inv(factor)
         self.targets = target
         self.x = x
@@ -79,17 +84,29 @@ class GaussianProcess:
         """Variance of a value's noise over `scale`."""
         return math.exp(2 * self._log[-1]) + _JITTER
 
-    @property
-    def variance(self) -> float:
-        """Of a value of which nothing is known, over `scale`."""
-        return math.exp(2 * self._log[-2])
+    def variance_of(self, x: Array) -> Array:
+        """Of the values of rows before anything is known of them, over `scale`."""
+        plane = self._along(x)
+        variance: Array = math.exp(2 * self._log[-2]) + SLOPE * (plane * plane).sum(1)
+        return variance
 
     def covariance_of(self, one: Array, other: Array) -> Array:
         """Of two sets of rows."""
-        return self._covariance(one, other)[0]
+        covariance: Array = self._near(one, other)[0] + self._plane(one, other)
+        return covariance
 
-    def _covariance(self, one: Array, other: Array) -> tuple[Array, Array]:
-        """Covariance of two sets of rows, and what its slope in the squared distance has in it."""
+    def _along(self, x: Array) -> Array:
+        """Of rows, what the plane goes along, from its middle."""
+        along: Array = x[:, x.shape[1] - self._sloping :] - 0.5
+        return along
+
+    def _plane(self, one: Array, other: Array) -> Array:
+        """The plane's part of the covariance of two sets of rows."""
+        plane: Array = SLOPE * self._along(one) @ self._along(other).T
+        return plane
+
+    def _near(self, one: Array, other: Array) -> tuple[Array, Array]:
+        """The part of the covariance that fades, and what its slope in the squared distance has."""
         inverse = np.exp(-self._log[:-2])
         one, other = one * inverse, other * inverse
         square = (one * one).sum(1)[:, None] + (other * other).sum(1)[None, :]
@@ -100,15 +117,15 @@ class GaussianProcess:
 
     def _gradient(self, x: Array, target: Array, apart: list[Array]) -> Array:
         """Of the log posterior of the hyperparameters."""
-        covariance, slope = self._covariance(x, x)
-        inverse = np.linalg.inv(covariance + self.noise * np.eye(len(x)))
+        near, slope = self._near(x, x)
+        inverse = np.linalg.inv(near + self._plane(x, x) + self.noise * np.eye(len(x)))
         alpha = inverse @ target
         outer = np.outer(alpha, alpha) - inverse
         gradient: Array = (self._prior - self._log) / self._width**2
         weighted = outer * slope * (5.0 / 6.0)
         for i, square in enumerate(apart):
             gradient[i] += np.vdot(weighted, square) * math.exp(-2 * self._log[i])
-        gradient[-2] += np.vdot(outer, covariance)
+        gradient[-2] += np.vdot(outer, near)
         gradient[-1] += np.trace(outer) * math.exp(2 * self._log[-1])
         return gradient
 

@@ -15,13 +15,15 @@ import numpy as np
 from gemmtune.kernels.base import Config
 from gemmtune.search.gaussian import Array, GaussianProcess, expected_improvement
 from gemmtune.search.outlook import Outlook
-from gemmtune.search.rows import RANDOM_SHARE, Block, Candidate, Origin, Row
+from gemmtune.search.rows import Block, Candidate, Origin, Row
 
 Traits = Callable[[str, Config], Sequence[float]]
 """Numbers about a row that explain its time, the predicted log2 time first."""
 
-START = 8
+START = 5
 """Results of a family before its process is asked."""
+RANDOM_SHARE = 0.05
+"""Of the rows asked after the start, against a process that is sure of what is wrong."""
 FIRST_STEPS = 30
 """Of learning, when a process is first asked."""
 STEPS = 4
@@ -193,7 +195,7 @@ class _Process:
         due = len(self.values) > self._fitted * (1.0 + RELEARN_SHARE)
         steps = STEPS if due else 0
         if self._gaussian is None:
-            self._gaussian = GaussianProcess(x.shape[1])
+            self._gaussian = GaussianProcess(x.shape[1], x.shape[1] - self._codes.shape[1])
             steps = FIRST_STEPS
         self._fitted = len(self.values) if steps else self._fitted
         self._gaussian.fit(x, values, steps)

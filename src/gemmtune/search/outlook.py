@@ -34,7 +34,7 @@ class Outlook:
         self._factor = process.whiten(process.covariance_of(process.x, x))
         self._learnt: Array = self._factor.T @ process.whiten(targets)
         self._expected = self._learnt
-        self._left: Array = process.variance - (self._factor * self._factor).sum(0)
+        self._left: Array = process.variance_of(x) - (self._factor * self._factor).sum(0)
         self._added: list[Array] = []
         """Rows of the factor, of what was asked since."""
         self._asked: dict[int, Array] = {}

@@ -211,8 +211,10 @@ class Tuning:
         return search
 
     def _traits(self, family: str, config: Config) -> tuple[float, ...]:
-        launches = FAMILIES[family].launch(config, self._gemm)
-        return traits(launches, self._gemm, self._executor.device)
+        record = FAMILIES[family]
+        launches = record.launch(config, self._gemm)
+        device = self._executor.device
+        return traits(launches, self._gemm, device, matrices=record.multiplies_matrices)
 
     def _space(self) -> Iterator[tuple[str, Config]]:
         for name in self._families:
