@@ -21,6 +21,7 @@ from gemmtune.kernels.base import (
     pack_params,
     residents,
 )
+from gemmtune.kernels.predict import traits
 from gemmtune.kernels.subgroup import SubgroupConfig
 from gemmtune.kernels.tiled import TiledConfig
 from gemmtune.problem import Gemm
@@ -241,6 +242,11 @@ def test_coopmat_family_needs_f16_the_feature_and_a_fragment_that_works():
         ({"corrections": "apart", "frags_n": 4}, "256 registers of sums and corrections"),
         ({"tile_k": 64}, "bytes of workgroup memory"),
         ({"checked": False}, "unchecked kernels need static dims"),
+        ({"load": 8}, "operands are split on their way to workgroup memory"),
+        ({"presplit": True, "vec": 2}, "8 elements at a time: vec 2 must be 4"),
+        ({"presplit": True, "subgroups_n": 8}, "512 invocations do not divide a's tile into loads"),
+        ({"presplit": True, "checked": False}, "unchecked kernels need static dims"),
+        ({"presplit": True, "split_k": 2}, "split_k 2 and subgroups_k 1 must be 1"),
     ],
 )
 def test_check_says_in_words_why_a_coopmat_f16x3_config_is_illegal(changes, words):
@@ -251,6 +257,59 @@ def test_check_says_in_words_why_a_coopmat_f16x3_config_is_illegal(changes, word
     reasons = family.check(dataclasses.replace(config, **changes), gemm, MATRICES)
 
     assert words in "; ".join(reasons)
+
+
+def test_operands_that_are_split_first_need_a_pass_and_room_for_whole_tiles():
+    family = FAMILIES["coopmat_f16x3"]
+    gemm = Gemm.parse("1000x70x33x2", math="f16x3", trans_b=True)
+    sizes = {"frags_m": 2, "frags_n": 2, "subgroups_m": 2, "subgroups_n": 2, "tile_k": 16}
+    config = dataclasses.replace(family.default(gemm, MATRICES), vec=4, presplit=True, **sizes)
+    m, n, k = 1024, 128, 48
+
+    assert family.check(config, gemm, MATRICES) == ()
+    assert config.padded(gemm) == (m, n, k)
+    scales, split, main = family.launch(config, gemm)
+    assert scales.workgroups == (m // 8 + n // 8) * 2
+    assert split.workgroups == (m * k // 2048 + n * k // 2048) * 2
+    assert main.workgroups == (m // 64) * (n // 64) * 2
+    assert family.workspace(config, gemm) == ((m + n) * 4 + (m + n) * k * 4) * 2
+
+
+def test_operands_that_are_split_first_need_a_binding_for_both():
+    family = FAMILIES["coopmat_f16x3"]
+    gemm = Gemm.parse("4096x4096x4096", math="f16x3")
+    limits = dataclasses.replace(MATRICES.limits, storage_binding_bytes=2**27)
+    device = dataclasses.replace(MATRICES, limits=limits)
+    config = family.default(gemm, device)
+
+    assert family.check(config, gemm, device) == ()
+    (reason,) = family.check(dataclasses.replace(config, presplit=True), gemm, device)
+    assert "a workspace of 134250496 bytes, one binding of the device holds 134217728" in reason
+    assert not any(config.presplit for config in family.space(gemm, device))
+
+
+def test_operands_that_are_split_first_are_read_by_words_whatever_their_alignment():
+    family = FAMILIES["coopmat_f16x3"]
+    for shape in ("1000x1000x1000", "1001x999x1003"):
+        gemm = Gemm.parse(shape, math="f16x3")
+        config = dataclasses.replace(family.default(gemm, MATRICES), vec=4, presplit=True)
+
+        assert {(o.width, o.edge, o.edge_k) for o in config.operands(gemm)} == {(8, False, False)}
+        assert {o.width for o in config.sources(gemm)} == {4 if shape == "1000x1000x1000" else 1}
+
+
+def test_the_model_of_time_looks_at_the_pass_that_multiplies():
+    family = FAMILIES["coopmat_f16x3"]
+    gemm = Gemm.parse("4096x4096x4096", math="f16x3")
+    plain = family.default(gemm, MATRICES)
+    seen = []
+    for config in (plain, dataclasses.replace(plain, presplit=True)):
+        launches = family.launch(config, gemm)
+        most, main = max(one.workgroups for one in launches), launches[-1].workgroups
+        assert (most > main) == config.presplit
+        seen.append(traits(launches, gemm, MATRICES))
+
+    assert seen[0] == seen[1]
 
 
 def test_coopmat_f16x3_is_never_chosen_unasked():

@@ -93,6 +93,66 @@ def test_configs_of_the_space_are_right(run_kernel, device):
         right(run_kernel, config, gemm, device)
 
 
+PRESPLIT = {"presplit": True, "vec": 4, "tile_k": 8}
+FOUR = {"subgroups_m": 2, "subgroups_n": 2, "frags_m": 2, "frags_n": 2}
+ONE = dict.fromkeys(FOUR, 1)
+HELD = {"stages": 2, "order": "all_first", "hold": "last", "flight": 2}
+
+
+@pytest.mark.parametrize(("trans_a", "trans_b"), LAYOUTS)
+@pytest.mark.parametrize(
+    ("shape", "changes"),
+    [
+        ("64x64x32", {"dims": "static", "checked": False}),
+        ("33x41x19x2", {}),
+        ("33x41x19x2", HELD),
+    ],
+    ids=["whole", "edges", "held"],
+)
+def test_every_layout_is_right_presplit(run_kernel, device, shape, changes, trans_a, trans_b):
+    gemm = f16x3(shape, trans_a=trans_a, trans_b=trans_b)
+
+    right(run_kernel, config_of(gemm, device, **PRESPLIT, **ONE, **changes), gemm, device)
+
+
+@pytest.mark.parametrize("shape", ["1x1x1", "3x5x0", "1x129x7"])
+@pytest.mark.parametrize("changes", [{}, HELD], ids=["plain", "held"])
+def test_any_size_is_right_presplit(run_kernel, device, shape, changes):
+    gemm = f16x3(shape, beta=0.5, bias=True, activation="relu")
+
+    right(run_kernel, config_of(gemm, device, **PRESPLIT, **ONE, **changes), gemm, device)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tile_k": 16, "chain": 2, "corrections": "apart"},
+        {"prefetch": False, "pad": 0, "turns": 2},
+        {"stages": 2, "group_m": 8},
+        HELD | {"hold": "first", "flight": 1, "out_frags": 2},
+        HELD | {"dims": "static", "checked": False, "turns": 4},
+        HELD | ONE | {"wide": True, "subgroups_n": 2, "frags_m": 2, "frags_n": 1},
+    ],
+    ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_every_knob_is_right_presplit(run_kernel, device, changes):
+    gemm = f16x3("64x64x64", trans_b=True, alpha=0.5)
+
+    right(run_kernel, config_of(gemm, device, **(PRESPLIT | FOUR | changes)), gemm, device)
+
+
+def test_presplit_gives_the_same_numbers(run_kernel, device):
+    """It moves the work of splitting, and changes none of it."""
+    gemm = f16x3("32x32x64")
+    configs = [
+        config_of(gemm, device, **(PRESPLIT | FOUR | {"presplit": presplit}))
+        for presplit in (False, True)
+    ]
+    found = [right(run_kernel, config, gemm, device) for config in configs]
+
+    assert found[0].max_rel_error == found[1].max_rel_error < 1e-6
+
+
 @pytest.mark.parametrize("corrections", ["within", "apart"])
 def test_low_parts_are_not_lost(run_kernel, device, corrections):
     """f16 alone is off by 3e-4; compilers that take f32(f16(x)) to be x bring that about."""

@@ -90,10 +90,12 @@ def configs(device: Device) -> dict[str, CoopmatF16x3Config]:
     gemm = Gemm(m=M, n=N, k=K, math="f16x3")
     changes = {"frag": 8, "frags_m": 1, "frags_n": 1, "tile_k": 16, "chain": 2}
     within = dataclasses.replace(FAMILY.default(gemm, device), **changes)
-    return {"within": within, "apart": dataclasses.replace(within, corrections="apart")}
+    apart = dataclasses.replace(within, corrections="apart")
+    presplit = dataclasses.replace(apart, presplit=True, vec=4, frags_m=2, frags_n=2)
+    return {"within": within, "apart": apart, "presplit": presplit}
 
 
-@pytest.fixture(params=["within", "apart"])
+@pytest.fixture(params=["within", "apart", "presplit"])
 def config(request: pytest.FixtureRequest, device: Device) -> CoopmatF16x3Config:
     return configs(device)[request.param]
 

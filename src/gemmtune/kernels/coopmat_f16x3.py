@@ -44,6 +44,7 @@ from gemmtune.kernels.base import (
     TOO_SMALL,
     Family,
     Launch,
+    added,
     ceil_div,
     check_launch,
     check_problem,
@@ -51,9 +52,12 @@ from gemmtune.kernels.base import (
 from gemmtune.kernels.coopmat import MAX_SUM_REGISTERS
 from gemmtune.kernels.coopmat_config import CoopmatConfig
 from gemmtune.kernels.fragments import fragment_sizes, widest_load
+from gemmtune.kernels.tile import TileOperand
 from gemmtune.problem import SIZEOF, Gemm
 
 Corrections = Literal["within", "apart"]
+_VECTOR = 8
+_SPLITTERS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,27 @@ class CoopmatF16x3Config(CoopmatConfig):
     corrections: Corrections
     """Where high times low goes. within: into each part, before high times high. apart: into sums
     of their own over all of k, added at the end, with low parts scaled up by 2^11."""
+    presplit: bool = added(False)
+    """Operands are split once, by a pass of their own, into the workspace, instead of by every
+    workgroup; they come from there 8 elements (16 bytes) at a time. templates/lib/presplit."""
+
+    def operands(self, gemm: Gemm) -> tuple[TileOperand, TileOperand]:
+        """How the parts of A and B come; those of the workspace are padded, so without edges."""
+        a, b = self.sources(gemm)
+        if not self.presplit:
+            return a, b
+        whole: dict[str, Any] = {"load": _VECTOR, "width": _VECTOR, "edge": False, "edge_k": False}
+        return replace(a, **whole), replace(b, **whole)
+
+    def sources(self, gemm: Gemm) -> tuple[TileOperand, TileOperand]:
+        """How A and B themselves lie in memory."""
+        return CoopmatConfig.operands(self, gemm)
+
+    def padded(self, gemm: Gemm) -> tuple[int, int, int]:
+        """m, n and k up to whole tiles and steps, as the workspace has them."""
+        sizes = ((gemm.m, self.tile_m), (gemm.n, self.tile_n), (max(gemm.k, 1), self.step_k))
+        m, n, k = (ceil_div(size, whole) * whole for size, whole in sizes)
+        return m, n, k
 
     @property
     def tiles(self) -> int:
@@ -102,28 +127,41 @@ def check(config: CoopmatF16x3Config, gemm: Gemm, device: Device) -> tuple[str, 
 
 
 def launch(config: CoopmatF16x3Config, gemm: Gemm) -> tuple[Launch, ...]:
-    """See `Family.launch`: the pass that finds the scales, then the product."""
-    rows, columns = (ceil_div(size, look) for size, look in _looked_through(gemm))
+    """See `Family.launch`: the pass that finds the scales, perhaps one that splits, the product."""
+    m, n, k = config.padded(gemm)
+    extents = (m, n) if config.presplit else (gemm.m, gemm.n)
+    rows, columns = map(ceil_div, extents, _looked_through(gemm))
     scales = Launch(
         entry_point="scales",
         workgroups=(rows + columns) * gemm.batch,
         workgroup_size=(256, 1, 1),
         workgroup_storage_bytes=1024 * SIZEOF["f32"],
     )
-    return (scales, *coopmat.launch(config, gemm))
+    if not config.presplit:
+        return (scales, *coopmat.launch(config, gemm))
+    split = Launch(
+        entry_point="split",
+        workgroups=sum(ceil_div(side * k, _VECTOR * _SPLITTERS) for side in (m, n)) * gemm.batch,
+        workgroup_size=(_SPLITTERS, 1, 1),
+    )
+    return (scales, split, *coopmat.launch(config, gemm))
 
 
 def workspace(config: CoopmatF16x3Config, gemm: Gemm) -> int:
-    """See `Family.workspace`: a word for each row of op(A) and each column of op(B)."""
-    return max((gemm.m + gemm.n) * gemm.batch, 1) * SIZEOF["f32"]
+    """See `Family.workspace`: a word for each row of op(A) and each column of op(B), and one for
+    the parts of each element where they are kept.
+    """
+    m, n, k = config.padded(gemm)
+    words = (m + n) * (1 + k) if config.presplit else gemm.m + gemm.n
+    return max(words * gemm.batch, 1) * SIZEOF["f32"]
 
 
-def _looked_through(gemm: Gemm) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Of A and B: how many rows or columns, and of them those of one workgroup of the first pass,
-    fewer where they are contiguous (lib/scales).
+def _looked_through(gemm: Gemm) -> tuple[int, int]:
+    """Rows of op(A) and columns of op(B) that are one workgroup's in the first pass: fewer where
+    they are contiguous (lib/scales).
     """
     along_a, along_b = not gemm.trans_a, gemm.trans_b
-    return ((gemm.m, 8 if along_a else 32), (gemm.n, 8 if along_b else 32))
+    return (8 if along_a else 32, 8 if along_b else 32)
 
 
 def _check_shape(c: CoopmatF16x3Config, gemm: Gemm, device: Device) -> Iterator[str]:
@@ -137,6 +175,8 @@ def _check_shape(c: CoopmatF16x3Config, gemm: Gemm, device: Device) -> Iterator[
         yield f"split_k {c.split_k} and subgroups_k {c.subgroups_k} must be 1 in this family"
     if c.load or (c.a_from, c.b_from) != ("workgroup", "workgroup"):
         yield "operands are split on their way to workgroup memory, vec elements at a time"
+    if c.presplit and c.vec != 4:
+        yield f"with presplit, parts come 8 elements at a time: vec {c.vec} must be 4"
     if c.corrections == "apart" and c.sum_registers > MAX_SUM_REGISTERS:
         yield f"{c.sum_registers} registers of sums and corrections per invocation; they spill"
     if c.corrections not in get_args(Corrections):
@@ -157,14 +197,17 @@ _FRAGS = (
 )
 # tile_k, and of it the depth of a chain
 _DEPTHS = ((16, 16), (32, 16), (32, 32))
+# turns and out_frags, with presplit
+_STORES = ((1, 1), (2, 1), (2, 2), (4, 1))
 _CORRECTIONS: tuple[Corrections, ...] = get_args(Corrections)
 
 
 def space(gemm: Gemm, device: Device) -> Iterator[CoopmatF16x3Config]:
     """See `Family.space`.
 
-    Left out is what can hardly win: a second stage without `hold`, few sums per invocation where
-    the problem has many, and pairs of knobs that add up to nothing.
+    Left out is what can hardly win: a second stage without `hold`, `hold` where every workgroup
+    splits (slower on an H100), few sums per invocation or small workgroups where the problem has
+    many, and pairs of knobs that add up to nothing.
     """
     if supported(gemm, device):
         return
@@ -188,7 +231,7 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatF16x3Config]:
             "chain": depth // frag,
             "group_m": 1 if tile_m >= gemm.m or tile_n >= gemm.n else 8,
         }
-        for config in _schedules(sizes):
+        for config in (*_schedules(sizes), *_presplit_schedules(sizes, gemm, device)):
             if _fits(config, gemm, device):
                 yield config
 
@@ -212,11 +255,36 @@ def _schedules(sizes: dict[str, Any]) -> Iterator[CoopmatF16x3Config]:
         yield replace(plain, pad=0)
         for turns in (2, 4):
             yield replace(plain, turns=turns)
+
+
+def _presplit_schedules(
+    sizes: dict[str, Any], gemm: Gemm, device: Device
+) -> Iterator[CoopmatF16x3Config]:
+    """The better ways to move tiles of these sizes that come split."""
+    fragment = device.fragment(sizes["frag"], "f16", gemm.acc)
+    if fragment is None or 4 not in fragment.workgroup:
+        return
+    if min(gemm.m, gemm.n) >= 1024 and sizes["subgroups_m"] * sizes["subgroups_n"] < 4:
+        return
+    for checked, corrections, (turns, out_frags) in product((True, False), _CORRECTIONS, _STORES):
+        plain = CoopmatF16x3Config(
+            **(sizes | {"vec": 4}),
+            pad=8,
+            stages=1,
+            prefetch=True,
+            order="stream_a",
+            dims="static",
+            checked=checked,
+            corrections=corrections,
+            turns=turns,
+            out_frags=out_frags,
+            presplit=True,
+        )
+        yield plain
         if plain.tile_k == plain.frag:
             held = replace(plain, stages=2, order="all_first", hold="first")
-            for turns, out_frags in ((2, 1), (2, 2), (4, 1)):
-                yield replace(held, turns=turns, out_frags=out_frags)
-                yield replace(held, turns=turns, out_frags=out_frags, hold="last", flight=2)
+            yield held
+            yield replace(held, hold="last", flight=2)
 
 
 def _fits(config: CoopmatF16x3Config, gemm: Gemm, device: Device) -> bool:
@@ -228,7 +296,8 @@ def _fits(config: CoopmatF16x3Config, gemm: Gemm, device: Device) -> bool:
 def variables(config: CoopmatF16x3Config, gemm: Gemm, device: Device) -> dict[str, Any]:
     """See `Family.variables`."""
     low_scale = 2**11 if config.corrections == "apart" else 1
-    return {**coopmat.variables(config, gemm, device), "low_scale": low_scale}
+    more = {"low_scale": low_scale, "sources": config.sources(gemm)}
+    return {**coopmat.variables(config, gemm, device), **more}
 
 
 FAMILY = Family(
