@@ -74,7 +74,7 @@ def test_epilogue_is_right(run_kernel, device, activation):
         {"subgroups_m": 1, "frags_m": 2},
         {"dims": "static", "checked": False},
         {"load": 8},
-        {"load": 8, "frags_m": 3, "subgroups_n": 1, "tile_k": 32, "stages": 2},
+        {"load": 8, "frags_m": 3, "subgroups_n": 1, "stages": 2},
         {"a_from": "storage", "dims": "static"},
         {"b_from": "storage", "dims": "static", "prefetch": False, "load": 8},
         {"a_from": "storage", "b_from": "storage", "dims": "static", "checked": False, "vec": 2},
@@ -132,51 +132,53 @@ def test_sums_split_among_workgroups_are_right(run_kernel, device, shape, kind, 
 HELD = {"frag": 8, "tile_k": 8, "frags_n": 1, "stages": 2, "order": "all_first", "hold": "first"}
 
 
+ONE = {"subgroups_m": 1, "subgroups_n": 1, "frags_m": 2, "frags_n": 2, "load": 8}
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes"),
+    [
+        ("32x32x48", ONE),
+        ("32x32x64", {"hold": "last", "flight": 2}),
+        ("32x32x32", {"wide": True}),
+    ],
+)
+@pytest.mark.parametrize(("trans_a", "trans_b"), LAYOUTS)
+def test_fragments_held_for_a_step_are_right(run_kernel, device, shape, changes, trans_a, trans_b):
+    if trans_a and not trans_b:
+        changes = changes | {"wide": False}
+    gemm = Gemm.parse(shape, trans_a=trans_a, trans_b=trans_b, **F16)
+    config = config_of(gemm, device, **HELD, dims="static", checked=False)
+
+    right(run_kernel, dataclasses.replace(config, **changes), gemm, device)
+
+
 @pytest.mark.parametrize(
     ("shape", "kind", "changes"),
     [
-        (
-            "32x32x48",
-            {},
-            {
-                "dims": "static",
-                "checked": False,
-                "load": 8,
-                "subgroups_n": 1,
-                "frags_m": 2,
-                "frags_n": 2,
-                "subgroups_m": 1,
-            },
-        ),
-        ("32x32x64", {}, {"dims": "static", "checked": False, "hold": "last", "flight": 2}),
-        ("32x32x32", {}, {"dims": "static", "checked": False, "wide": True}),
         ("16x48x96", {"c": "f16"}, {"dims": "static", "hold": "last", "flight": 2, "wide": True}),
         # A loop whose last turn reaches past the end, or is the only one.
-        ("32x32x40", {}, {"dims": "static", "wide": True}),
-        ("17x21x8", {"bias": True, "beta": 0.5}, {"hold": "last", "flight": 2}),
-        ("17x21x1", {"c": "f16"}, {"dims": "static"}),
+        ("32x32x40", {"trans_b": True}, {"dims": "static", "wide": True}),
+        ("17x21x8", {"bias": True, "beta": 0.5, "trans_a": True}, {"hold": "last", "flight": 2}),
+        ("17x21x1", {"c": "f16", "trans_b": True}, {"dims": "static"}),
         ("17x33x0", {"beta": 0.5}, {}),
-        ("20x24x50x2", {}, {"wide": True, "flight": 2}),
+        ("20x24x50x2", {"trans_a": True, "trans_b": True}, {"wide": True, "flight": 2}),
         ("32x32x128", {"c": "f16"}, {"dims": "static", "split_k": 4, "checked": False}),
         ("17x21x250", {"bias": True}, {"split_k": 3, "wide": True, "hold": "last"}),
     ],
 )
-@pytest.mark.parametrize(("trans_a", "trans_b"), LAYOUTS)
-def test_fragments_held_for_a_step_are_right(
-    run_kernel, device, shape, kind, changes, trans_a, trans_b
+def test_held_fragments_are_right_at_edges_and_where_k_is_split(
+    run_kernel, device, shape, kind, changes
 ):
-    gemm = Gemm.parse(shape, trans_a=trans_a, trans_b=trans_b, **F16, **kind)
-    config = config_of(gemm, device, **(HELD | changes))
-    if config.wide and trans_a and not trans_b:
-        config = dataclasses.replace(config, wide=False)
+    gemm = Gemm.parse(shape, **F16, **kind)
 
-    right(run_kernel, config, gemm, device)
+    right(run_kernel, config_of(gemm, device, **(HELD | changes)), gemm, device)
 
 
 def test_configs_of_the_space_are_right(run_kernel, device):
     gemm = Gemm.parse("48x40x32", **F16)
     configs = list(FAMILIES["coopmat"].space(gemm, device))
-    small = [c for c in configs if c.frags_m * c.frags_n * c.tile_k <= 64]
+    small = [c for c in configs if c.frags_m * c.frags_n * c.step_k <= 64]
     assert len(small) > 100
 
     for config in random.Random(0).sample(small, 5):
