@@ -110,8 +110,9 @@ def main() -> None:
         compiling, running = job.kernel.wgsl.split()
         act(compiling)
         sys.stdout.write("a stray line of a driver\n")
-        say("ready")
-        inbox.get()
+        say("ready", job=job.id)
+        if inbox.get()["op"] == "drop":
+            continue
         began_s = time.monotonic()
         act(running)
         result = outcome(job, running, began_s)

@@ -340,20 +340,53 @@ def test_workers_start_before_their_jobs_are_there(pool: Callable[..., Pool]) ->
     assert len(workers._workers) == 3  # no more than it may have
 
 
-def test_cancel_ends_workers_that_have_only_begun_to_start(pool: Callable[..., Pool]) -> None:
+def test_cancel_keeps_workers_that_do_not_have_the_device(pool: Callable[..., Pool]) -> None:
+    workers = pool(workers=3)
+    all_started(workers)
+    before = set(workers._workers)
+    for job in (1, 2, 3):
+        workers.submit(told(job, "fine hang" if job == 1 else "slow fine"))
+    while all(worker.state != "running" for worker in workers._workers.values()):
+        assert workers.next(timeout_s=0.01) is None
+
+    assert sorted(workers.cancel()) == [1, 2, 3]
+
+    assert len(before & set(workers._workers)) == 2
+    for job in (4, 5, 6):
+        workers.submit(told(job, "fine fine"))
+    done = everything(workers)
+    assert sorted(outcome.job_id for outcome in done) == [4, 5, 6]
+    assert all(outcome.ok for outcome in done)
+    assert len(before & set(workers._workers)) == 2
+
+
+def test_a_compiler_that_hangs_on_a_job_that_was_given_up_is_killed(
+    pool: Callable[..., Pool],
+) -> None:
+    workers = pool(workers=1)
+    workers.submit(told(1, "hang fine", compile_limit_s=0.5))
+    assert workers.next(timeout_s=0.2) is None
+    assert workers.cancel() == (1,)
+
+    workers.submit(told(2, "fine fine"))
+
+    assert [outcome.job_id for outcome in everything(workers)] == [2]
+
+
+def test_cancel_keeps_workers_that_have_only_begun_to_start(pool: Callable[..., Pool]) -> None:
     workers = pool(workers=3)
     workers.soon = 3
-    workers.submit(told(1, "fine hang"))
+    workers.submit(told(1, "hang fine"))
+    before = set(workers._workers)
 
     assert workers.cancel() == (1,)
 
-    assert not workers._workers
+    assert set(workers._workers) == before
     workers.soon = 0
     workers.submit(told(2, "fine fine"))
     outcome = workers.next()
     assert outcome is not None
     assert outcome.ok
-    assert len(workers._workers) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -498,8 +531,8 @@ def test_cancel_and_close_leave_no_process(pool: Callable[..., Pool]) -> None:
     pids = [process.pid for process in workers._workers]
 
     assert sorted(workers.cancel()) == [1, 2]
-    assert not any(alive(pid) for pid in pids)
     workers.close()
+    assert not any(alive(pid) for pid in pids)
     with pytest.raises(ExecutorError, match="closed"):
         workers.submit(told(3, "fine fine"))
 

@@ -42,7 +42,7 @@ class Policy:
     @property
     def key(self) -> str:
         """Short text for the rows."""
-        return f"1/{self.cache}/{self.min_time_s:g}s/{self.min_repetitions}"
+        return f"2/{self.cache}/{self.min_time_s:g}s/{self.min_repetitions}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,7 +77,7 @@ ORDER BY m.time_ns, m.family, m.config_key, m.uuid
 """Of one device, every time of a config that leads somewhere: that is tied for the fastest of a
 problem with such dtypes, among those of its family, template and policy."""
 
-USUAL_POLICY = "1/cold/0.05s/7"
+USUAL_POLICY = "2/cold/0.05s/7"
 """`Policy.key` of how results are timed unless one asks for something else; written out because
 importing the policy would cost a lookup more than all the rest."""
 

@@ -38,6 +38,8 @@ class Worker:
         self.state: State = "starting"
         self.since_s = now_s
         self.task: Task | None = None
+        self.dropped: Job | None = None
+        """A job that was given up while it compiled; the worker says once more that it is done."""
         self.kernels: deque[Kernel] = deque(maxlen=KEPT_KERNELS)
         """Those it has compiled last."""
         self.disasters = 0
@@ -46,7 +48,24 @@ class Worker:
     @property
     def starting(self) -> bool:
         """It has not said hello."""
-        return self.task is None and self.state in ("starting", "queueing")
+        return self._job is None and self.state in ("starting", "queueing")
+
+    @property
+    def _job(self) -> Job | None:
+        return self.dropped if self.task is None else self.task.job
+
+    def drop(self) -> None:
+        """Its job is nobody's any more; it goes on until it would need the device for it."""
+        if self.task is None:
+            return
+        self.dropped, self.task = self.task.job, None
+        if self.state == "ready":
+            self.rest()
+
+    def rest(self) -> None:
+        """Has nothing to do from now on."""
+        self.task = self.dropped = None
+        self.turn("idle")
 
     def take(self, task: Task) -> None:
         """Has a job from now on."""
@@ -57,7 +76,7 @@ class Worker:
     def granted(self, at_s: float) -> None:
         """Has the device since then, alone or with others that only open it or make buffers."""
         if self.state == "queueing":
-            self.turn("starting" if self.task is None else "compiling", at_s)
+            self.turn("starting" if self._job is None else "compiling", at_s)
         else:
             self.turn("running", at_s)
 
@@ -66,10 +85,10 @@ class Worker:
         """When it has to be killed if it is still doing the same."""
         if self.state == "starting":
             return self.since_s + START_LIMIT_S
-        if self.task is not None and self.state == "compiling":
-            return self.since_s + self.task.job.compile_limit_s
-        if self.task is not None and self.state == "running":
-            return self.since_s + self.task.job.run_limit_s
+        if self._job is not None and self.state == "compiling":
+            return self.since_s + self._job.compile_limit_s
+        if self._job is not None and self.state == "running":
+            return self.since_s + self._job.run_limit_s
         return float("inf")
 
     def turn(self, state: State, since_s: float | None = None) -> None:

@@ -139,15 +139,23 @@ class Pool:
         return self._finished.popleft()
 
     def cancel(self) -> tuple[int, ...]:
-        """See `Executor.cancel`. What had finished before stays there for `next`."""
+        """See `Executor.cancel`. What had finished before stays there for `next`.
+
+        Only a worker that has the device is killed for it. Others stay, with the device open and
+        buffers made, which takes seconds: they leave their job when they would need the device.
+        """
         self._drain()
         given_up = [task.job.id for task in self._waiting]
         self._waiting.clear()
         with self._events.held():  # so that none of them is granted what another one leaves
             for worker in list(self._workers.values()):
-                if worker.task is not None:
-                    given_up.append(worker.task.job.id)
-                if worker.task is not None or worker.starting:
+                if worker.task is None:
+                    continue
+                job = worker.task.job.id
+                given_up.append(job)
+                if worker.state != "running" and self._events.drop(worker.process, job):
+                    worker.drop()
+                else:
                     self._remove(worker)
         return tuple(given_up)
 
@@ -155,6 +163,9 @@ class Pool:
         """See `Executor.close`."""
         self._closed = True
         self.cancel()
+        for worker in list(self._workers.values()):
+            if worker.state != "idle":
+                self._remove(worker)
         for process in self._workers:
             process.hang_up()
         for worker in list(self._workers.values()):
@@ -209,6 +220,8 @@ class Pool:
             worker.turn("queueing")
         elif op == "opened":
             worker.turn("compiling")
+        elif op == "ready" and worker.dropped is not None:
+            worker.rest()
         elif op == "ready":
             worker.turn("ready")
         elif op == "unannounced":
@@ -268,12 +281,11 @@ class Pool:
         worker.task = None
 
     def _done(self, worker: Worker, outcome: Outcome) -> None:
-        task, worker.task = worker.task, None
+        task, began_s, result = worker.task, worker.since_s, outcome.result
+        worker.rest()
         if task is None:
+            # It was given up; should the device have been lost meanwhile, others notice it, too.
             return
-        began_s = worker.since_s
-        worker.turn("idle")
-        result = outcome.result
         if isinstance(result, Failure) and result.kind in ("device_lost", "crash"):
             self._remove(worker)
             self._disaster(worker, task, outcome)
@@ -342,8 +354,10 @@ class Pool:
         self._failed_starts = 0
 
     def _kill(self, worker: Worker) -> None:
-        state, task = worker.state, worker.task
+        state, task, dropped = worker.state, worker.task, worker.dropped
         self._remove(worker)
+        if dropped is not None:
+            return
         if task is None:
             self._start_failed(f"nothing within {START_LIMIT_S:g} s")
             return

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from gemmtune.errors import GemmtuneError
 from gemmtune.executors.process import Event, WorkerProcess
@@ -45,6 +46,7 @@ class Turnstile:
         self._starting: deque[WorkerProcess] = deque()
         self._openers: set[WorkerProcess] = set()
         self._usual = Usual()
+        self._dropped: set[tuple[WorkerProcess, int]] = set()
         self._holder: WorkerProcess | None = None
         self._released_s = float("-inf")
 
@@ -57,10 +59,32 @@ class Turnstile:
             self._usual.add(message["outcome"].get("reference_ns"))
         if op in ("ready", "opening"):
             with self._lock:
+                if op == "ready" and self._unwanted(process, message):
+                    return
                 (self._ready if op == "ready" else self._starting).append(process)
                 self._grant()
         elif op in ("outcome", "hello", "opened", "error", None):
             self.leave(process)
+
+    def _unwanted(self, process: WorkerProcess, message: dict[str, Any] | None) -> bool:
+        known = (process, -1 if message is None else int(message.get("job", -1)))
+        if known not in self._dropped:
+            return False
+        self._dropped.remove(known)
+        process.send("drop")
+        return True
+
+    def drop(self, process: WorkerProcess, job: int) -> bool:
+        """The worker shall leave this job when it asks for the device; False: it has the device."""
+        with self._lock:
+            if process is self._holder:
+                return False
+            if process in self._ready:
+                self._ready.remove(process)
+                process.send("drop")
+            else:
+                self._dropped.add((process, job))
+            return True
 
     def get(self, timeout_s: float | None) -> Event | None:
         """The next event; None: none came within the time."""
@@ -79,19 +103,20 @@ class Turnstile:
                 if process in queue_:
                     queue_.remove(process)
             self._openers.discard(process)
+            self._dropped = {known for known in self._dropped if known[0] is not process}
             self._grant()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody is granted the device meanwhile, and none of those who asked before."""
+        """Nobody is granted the device meanwhile."""
         with self._lock:
             self._held = True
-            self._ready.clear()
         try:
             yield
         finally:
             with self._lock:
                 self._held = False
+                self._grant()
 
     def _grant(self) -> None:
         if self._holder is None:

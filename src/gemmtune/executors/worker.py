@@ -7,9 +7,10 @@
     {"op": "job", "job": ..., "workers":    {"op": "opening"} where buffers are wanted
      ..., "folder": ...}
     {"op": "grant"}                         {"op": "opened"} once they are there
-                                            {"op": "ready"} once compiled, or an outcome
+                                            {"op": "ready", "job": id} once compiled, or an outcome
     {"op": "grant", "idle_s": ...,          {"op": "outcome", "outcome": ...}
      "usual_ns": ...}
+ or {"op": "drop"}                          nothing: the job is not wanted any more
 
 ``workers`` is how many there may be on the device, whose memory they share, and ``folder`` a place
 for what all of them need; ``usual_ns`` is the `steady.Band` of references, or null.
@@ -135,6 +136,8 @@ def _serve(
         company = Company(workers=int(asked["workers"]), folder=Path(asked["folder"]))
         try:
             outcome = _outcome(protocol, inbox, runner, job, company)
+            if outcome is None:
+                continue
         except Exception as error:
             # A bug of ours, or an error of wgpu-py that nobody foresaw: it must cost one job only,
             # and the state it left behind is not to be trusted.
@@ -153,7 +156,7 @@ def _outcome(
     runner: Runner,
     job: Job,
     company: Company,
-) -> Outcome:
+) -> Outcome | None:
     if runner.stock.lacks(job, company):
         _say(protocol, "opening")
         inbox.get()
@@ -162,9 +165,11 @@ def _outcome(
     compiled = runner.compile(job)
     if isinstance(compiled, Outcome):
         return compiled
-    _say(protocol, "ready")
+    _say(protocol, "ready", job=job.id)
     asked_s = time.perf_counter()
     grant = inbox.get()
+    if grant["op"] == "drop":
+        return None
     wait_s = time.perf_counter() - asked_s
     outcome = runner.run(compiled, float(grant["idle_s"]), company, grant["usual_ns"])
     return replace(outcome, wait_s=wait_s)

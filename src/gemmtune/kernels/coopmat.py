@@ -196,11 +196,14 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
     if supported(gemm, device):
         return
     vecs = {frag: widest_load(frag, gemm, device) for frag in fragment_sizes(gemm, device)}
+    size = max(device.subgroup_size, 1)
     for frag, (subgroups_m, subgroups_n), frags_m, frags_n, depth in product(
         vecs, _GRIDS, _FRAGS, _FRAGS, (1, 2, 4)
     ):
         tile_m, tile_n = subgroups_m * frags_m * frag, subgroups_n * frags_n * frag
         if tile_m >= 2 * max(gemm.m, frag) or tile_n >= 2 * max(gemm.n, frag):
+            continue
+        if frags_m * frags_n * frag**2 * SIZEOF[gemm.acc] > 4 * MAX_SUM_REGISTERS * size:
             continue
         large = min(gemm.m, gemm.n) >= 1024
         if max(frags_m, frags_n) > 4 * min(frags_m, frags_n) or frags_m * frags_n < 6 * large:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from gemmtune.device import Device
@@ -15,7 +16,6 @@ from gemmtune.executors import Executor, unheeded
 from gemmtune.job import Failure, Job, Measurement, Outcome, Times
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
-from gemmtune.kernels.predict import traits
 from gemmtune.problem import Gemm
 from gemmtune.progress import (
     Drifted,
@@ -34,10 +34,9 @@ from gemmtune.tune.drift import Drift, Reading
 from gemmtune.tune.finals import ROUNDS, leaders
 from gemmtune.tune.gain import Gain
 from gemmtune.tune.known import Known
+from gemmtune.tune.listing import Beside, Lister, beside
 from gemmtune.tune.options import TuneOptions, TuneResult
-from gemmtune.tune.relatives import relatives
 from gemmtune.tune.settle import TICK_S, Settled, Settler
-from gemmtune.tune.shared import open_study
 
 if TYPE_CHECKING:
     from gemmtune.search.study import Storage
@@ -91,6 +90,9 @@ class Tuning:
         self._gain = Gain(options.until_gain)
         self._storage = storage
         self._search: Search | None = None
+        self._lister = Lister(
+            gemm, executor, self._families, options, storage, lambda: self._stop() is not None
+        )
 
     def run(self, number: int, count: int) -> TuneResult:
         """Tune until there is a reason to stop."""
@@ -178,10 +180,41 @@ class Tuning:
         self._executor.soon = self._most_in_flight
         if self._known.default is None:
             self._submit(*self._known.baseline)
-        search = self._search = self._timed(self._open_search)
+        first = self._timed(lambda: self._lister.first(self._store))
+        if self._storage is None and self._now is time.monotonic:
+            early = self._joined(Search(first, first=first, sampler="exhaustive"))
+            with beside(lambda: self._lister.search(first)) as listing:
+                stop = self._until_stop(early, listing)
+            if stop is not None:
+                return stop
+            search = listing.result()
+        else:
+            search = self._timed(lambda: self._lister.search(first))
+        self._search = search
+        self._report(SpaceListed(configs=search.size))
+        self._timed(lambda: self._joined(search))
+        return self._until_stop(search) or "exhausted"
+
+    def _joined(self, search: Search) -> Search:
+        """The search, told of all that is known and under way."""
+        for family, config in self._in_flight.values():
+            search.begin(family, config)
+        self._tell(search, self._known.rows)
+        return search
+
+    def _until_stop(self, search: Search, listing: Beside | None = None) -> StopReason | None:
+        """Measures what the search asks for; None: the space is listed."""
         stop: StopReason | None = None
         while True:
-            stop = stop or self._stop() or self._fill(search)
+            stop = stop or self._stop()
+            if stop is None and listing is not None and listing.done:
+                return None
+            stop = stop or self._fill(search)
+            if stop == "exhausted" and listing is not None:
+                stop = None
+                if not self._in_flight:
+                    listing.wait(TICK_S)
+                    continue
             if stop is not None and (not self._in_flight or self._overdue()):
                 return stop
             self._wait(search)
@@ -191,37 +224,6 @@ class Tuning:
         trials = self._options.trials
         capacity = self._executor.capacity
         return capacity if trials is None else min(capacity, trials - self._known.trials)
-
-    def _open_search(self) -> Search:
-        device, versions = self._executor.device, self._executor.versions
-        families, policy = self._families, self._options.policy
-        defaults = [(name, FAMILIES[name].default(self._gemm, device)) for name in families]
-        search = Search(
-            self._space(),
-            first=[*defaults, *relatives(self._store, self._gemm, device, families)],
-            sampler=self._options.sampler,
-            seed=self._options.seed,
-            traits=self._traits,
-            study=open_study(self._storage, self._gemm, device, versions, policy),
-        )
-        self._report(SpaceListed(configs=search.size))
-        for family, config in self._in_flight.values():
-            search.begin(family, config)
-        self._tell(search, self._known.rows)
-        return search
-
-    def _traits(self, family: str, config: Config) -> tuple[float, ...]:
-        record = FAMILIES[family]
-        launches = record.launch(config, self._gemm)
-        device = self._executor.device
-        return traits(launches, self._gemm, device, matrices=record.multiplies_matrices)
-
-    def _space(self) -> Iterator[tuple[str, Config]]:
-        for name in self._families:
-            for config in FAMILIES[name].space(self._gemm, self._executor.device):
-                if self._stop() is not None:
-                    return  # nothing more will be asked
-                yield name, config
 
     def _stop(self) -> StopReason | None:
         options = self._options

@@ -1,5 +1,7 @@
 """Winners of like problems, to be tried first: a few trials that often come near the best.
 
+The most alike is the problem itself, tuned before with other software or measured in another way.
+
 Measured on recorded landscapes, a relative's best configs reach 95 % of the optimum within a few
 evaluations where the relation is close, and cost only those few where it is not.
 """
@@ -23,7 +25,7 @@ MOST = 12
 def relatives(
     store: Store, gemm: Gemm, device: Device, families: Sequence[str]
 ) -> list[tuple[str, Config]]:
-    """Distinct legal winners of other problems, the nearest relation first.
+    """Distinct legal winners of known problems, the nearest relation first.
 
     The nearest problem on this very device comes first, then nearest ones on others; software
     adapters and hardware have nothing to tell each other.
@@ -33,9 +35,7 @@ def relatives(
     rows = [
         row
         for row in store.best()
-        if row.family in families
-        and row.problem_key != gemm.key
-        and devices[row.device_key].software == device.software
+        if row.family in families and devices[row.device_key].software == device.software
     ]
     rows.sort(
         key=lambda row: (
