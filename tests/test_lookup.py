@@ -47,6 +47,7 @@ from gemmtune.lookup import (
 )
 from gemmtune.lookup.candidates import Search
 from gemmtune.lookup.catalogue import Catalogue, signature_of
+from gemmtune.lookup.predict import LAUNCH_NS
 from gemmtune.problem import Gemm
 from gemmtune.schema import SCHEMA, USUAL_POLICY
 from gemmtune.store import Store
@@ -144,11 +145,26 @@ def test_times_with_inputs_in_the_cache_count_where_there_are_no_others(
     assert (near.source, near.config) == ("near", config_of(2))
 
 
+def test_an_older_number_of_the_policy_comes_between_the_usual_and_other_ways(
+    store: Store, path: Path
+) -> None:
+    class Older(Policy):
+        @property
+        def key(self) -> str:
+            return "1" + super().key[1:]
+
+    add(store, 100.0, config_of(1), policy=Older())
+    add(store, 60.0, config_of(2), policy=Policy(cache="hot"))
+    assert lookup(GEMM, DEVICE.key, path=path).config == config_of(1)
+    add(store, 120.0, config_of(3))
+    assert lookup(GEMM, DEVICE.key, path=path).config == config_of(3)
+
+
 def test_a_time_is_expected_only_for_sizes_of_the_same_order(store: Store, path: Path) -> None:
     add(store, 1e6, gemm=size(2048))
     half = lookup(size(1024), DEVICE.key, path=path)
-    # All but the launch, 10 us, is in proportion to the workgroups, or nearly so to the traffic.
-    assert half.time_ns == pytest.approx(10e3 + (1e6 - 10e3) / 2, rel=2e-2)
+    # All but the launch is in proportion to the workgroups, or nearly so to the traffic.
+    assert half.time_ns == pytest.approx(LAUNCH_NS + (1e6 - LAUNCH_NS) / 2, rel=2e-2)
     far = lookup(size(1), DEVICE.key, path=path)
     assert (far.source, far.time_ns, far.gflops, far.expected_share) == ("near", None, None, None)
 
@@ -167,7 +183,7 @@ def test_near_is_what_is_predicted_to_be_fastest(store: Store, path: Path) -> No
     found = lookup(size(2048), DEVICE.key, path=path)
     assert (found.source, found.config) == ("near", config_of(63))
     assert found.problem_key == size(4096).key
-    assert found.time_ns == pytest.approx(10e3 + (4e5 - 10e3) / 2, rel=2e-2)
+    assert found.time_ns == pytest.approx(LAUNCH_NS + (4e5 - LAUNCH_NS) / 2, rel=2e-2)
     assert "4096x64x64" in found.why
     assert found.expected_share == pytest.approx(0.97 - 0.03)
     assert [other.config for other in found.alternatives][:1] == [config_of(9)]
@@ -184,7 +200,7 @@ def test_few_workgroups_are_predicted_to_take_whole_waves(store: Store, path: Pa
     half = lookup(Gemm(m=64, n=64, k=1024), DEVICE.key, path=path)
     assert half.time_ns == pytest.approx(1e5, rel=1e-3)
     twice = lookup(Gemm(m=128, n=64, k=2048), DEVICE.key, path=path)
-    assert twice.time_ns == pytest.approx(10e3 + 2 * (1e5 - 10e3), rel=1e-3)
+    assert twice.time_ns == pytest.approx(LAUNCH_NS + 2 * (1e5 - LAUNCH_NS), rel=1e-3)
 
 
 def test_small_workgroups_share_a_multiprocessor(store: Store, path: Path) -> None:
@@ -194,7 +210,7 @@ def test_small_workgroups_share_a_multiprocessor(store: Store, path: Path) -> No
     half = lookup(Gemm(m=128, n=128, k=1024), DEVICE.key, path=path)
     assert half.time_ns == pytest.approx(1e5, rel=1e-3)
     twice = lookup(Gemm(m=256, n=256, k=1024), DEVICE.key, path=path)
-    assert twice.time_ns == pytest.approx(10e3 + 2 * (1e5 - 10e3), rel=1e-3)
+    assert twice.time_ns == pytest.approx(LAUNCH_NS + 2 * (1e5 - LAUNCH_NS), rel=1e-3)
 
 
 def test_memory_traffic_is_predicted_apart_from_the_waves(store: Store, path: Path) -> None:
@@ -203,7 +219,7 @@ def test_memory_traffic_is_predicted_apart_from_the_waves(store: Store, path: Pa
     add(store, 1e5, config_of(63), gemm=thin)
     found = lookup(wide, DEVICE.key, path=path)
     traffic = wide.traffic_bytes / thin.traffic_bytes
-    assert found.time_ns == pytest.approx(10e3 + 6e4 * traffic + 3e4)
+    assert found.time_ns == pytest.approx(LAUNCH_NS + 6e4 * traffic + 4e4 - LAUNCH_NS)
 
 
 def test_every_pass_costs_a_launch(store: Store, path: Path) -> None:
@@ -214,22 +230,22 @@ def test_every_pass_costs_a_launch(store: Store, path: Path) -> None:
     add(store, 1e3, gemm=FULL_SPEED)
     found = lookup(replace(deep, k=16384), DEVICE.key, path=path)
     assert found.config == config
-    assert found.time_ns == pytest.approx(20e3 + 2 * (3e4 - 20e3), rel=1e-2)
+    assert found.time_ns == pytest.approx(2 * LAUNCH_NS + 2 * (3e4 - 2 * LAUNCH_NS), rel=1e-2)
 
 
 def test_a_config_is_predicted_from_all_that_it_was_measured_on(store: Store, path: Path) -> None:
     add(store, 1e4, gemm=FULL_SPEED)
     one, other, asked = size(4096), size(16384), size(8192)
-    add(store, 11e4, config_of(63), gemm=one)
-    add(store, 81e4, config_of(63), gemm=other)
+    add(store, LAUNCH_NS + 1e5, config_of(63), gemm=one)
+    add(store, LAUNCH_NS + 8e5, config_of(63), gemm=other)
     found = lookup(asked, DEVICE.key, path=path)
-    # 2 * (11e4 - 10e3) and (81e4 - 10e3) / 2 beside the launch, from one doubling on either side.
-    assert found.time_ns == pytest.approx((21e4 * 41e4) ** 0.5, rel=1e-3)
+    # 2 * 1e5 and 8e5 / 2 beside the launch, from one doubling on either side.
+    assert found.time_ns == pytest.approx(((LAUNCH_NS + 2e5) * (LAUNCH_NS + 4e5)) ** 0.5, rel=1e-3)
     nearer = lookup(size(12000), DEVICE.key, path=path)
     assert nearer.problem_key == other.key
     ups, downs = log2(12000 / 4096), log2(16384 / 12000)
     weights = 1 / (1 + ups) ** 2, 1 / (1 + downs) ** 2
-    times = 1e4 + 1e5 * 12000 / 4096, 1e4 + 8e5 * 12000 / 16384
+    times = LAUNCH_NS + 1e5 * 12000 / 4096, LAUNCH_NS + 8e5 * 12000 / 16384
     logs = sum(w * log(t) for w, t in zip(weights, times, strict=True)) / sum(weights)
     assert nearer.time_ns == pytest.approx(exp(logs), rel=1e-3)
 

@@ -142,10 +142,10 @@ def test_prediction_errors_are_those_of_the_times(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 ordered pairs")
-    # Twice the operations took twice as long; the rule takes 10 us of both for the launch, and the
-    # rest for memory traffic, of which there is 5/3 as much.
+    # Twice the operations took twice as long; of the first, the rule takes 3 us for the launch,
+    # 12 for memory traffic, of which there is 5/3 as much, and 5 for twice the sums.
     assert "by operations: median 0 %, worst tenth a factor of 1.00" in done.stdout
-    assert f"worst tenth a factor of {40 / (10 + 10 * 5 / 3):.2f}" in done.stdout
+    assert f"worst tenth a factor of {40 / (3 + 12 * 5 / 3 + 5 * 2):.2f}" in done.stdout
 
 
 def test_tables_go_between_the_marks(tuned: Path, tmp_path: Path) -> None:

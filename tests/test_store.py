@@ -568,8 +568,8 @@ def test_merge_of_the_fastest_takes_as_many_of_each_way_of_timing(tmp_path: Path
 
         rows = target.measurements(DEVICE.key, GEMM.key)
         assert sorted((row.policy[:5], row.time_ns) for row in rows) == [
-            ("1/col", 50.0),
-            ("1/hot", 25.0),
+            ("2/col", 50.0),
+            ("2/hot", 25.0),
         ]
 
 

@@ -81,6 +81,14 @@ USUAL_POLICY = "2/cold/0.05s/7"
 """`Policy.key` of how results are timed unless one asks for something else; written out because
 importing the policy would cost a lookup more than all the rest."""
 
+
+def unusual(policy: str) -> int:
+    """How far a policy is from the usual: 1 is an older number of it, 2 another way to time."""
+    if policy == USUAL_POLICY:
+        return 0
+    return 1 if policy.partition("/")[2] == USUAL_POLICY.partition("/")[2] else 2
+
+
 _MAGIC = b"SQLite format 3\0"
 _WAL_FORMAT = 2  # bytes 18 and 19 of the header: https://www.sqlite.org/fileformat.html#ffvnum
 

@@ -18,6 +18,7 @@ from gemmtune.job import Measurement, Outcome, Policy, Versions
 from gemmtune.kernels import FAMILIES
 from gemmtune.problem import Gemm
 from gemmtune.render import generator_hash
+from gemmtune.schema import unusual
 from gemmtune.store import Arrival, Row, Store
 from gemmtune.validity import generalised
 
@@ -146,14 +147,13 @@ def _results(
     kernels: dict[str, Portable],
 ) -> Iterator[tuple[Row, Timed]]:
     """The rows that are wanted, best first; their kernels join ``kernels``."""
-    usual = Policy().key
     dialect = dialect_of(selection.dialect)
     taken: Counter[tuple[str, str]] = Counter()
     readable = [row for row in rows if row.family in FAMILIES]
     readable.sort(
         key=lambda row: (
             row.generator_hash != generator_hash(row.family),
-            row.policy != usual,
+            unusual(row.policy),
             row.time_ns,
             row.uuid,
         )

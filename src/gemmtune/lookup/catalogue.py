@@ -19,13 +19,13 @@ from gemmtune.lookup.predict import Speed, tiles
 from gemmtune.problem import Gemm
 from gemmtune.schema import (
     LEADERS_QUERY,
-    USUAL_POLICY,
     Fingerprints,
     connect_read_only,
     foreign,
     parse_config,
     require_schema,
     translated,
+    unusual,
 )
 
 BUSY_TIMEOUT_S = 5.0
@@ -119,9 +119,11 @@ class Leader:
         return self.then.generator_hash != generator_hash(self.family)
 
     @property
-    def unusual(self) -> bool:
-        """It was not timed as is usual, e.g. with inputs in the cache, so times do not compare."""
-        return self.then.policy != USUAL_POLICY
+    def unusual(self) -> int:
+        """Over 0 where it was not timed as is usual today, so that times do not compare; most where
+        not even the way was, e.g. with inputs in the cache.
+        """
+        return unusual(self.then.policy or "")
 
 
 @lru_cache(maxsize=4096)

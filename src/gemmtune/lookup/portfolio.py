@@ -132,7 +132,7 @@ class _Alike:
         fars = [(apart(there, here), likes[other]) for other, there in self._problems]
         weights = [weight(far, like) for far, like in fars]
         traffic, log = gemm.traffic_bytes, math.log
-        sums: defaultdict[tuple[bool, bool, str, str], _Sum] = defaultdict(_Sum)
+        sums: defaultdict[tuple[bool, int, str, str], _Sum] = defaultdict(_Sum)
         for one in self._configs:
             leader = fitting(one.first)
             work = one.work(gemm, self._speed)
@@ -147,7 +147,7 @@ class _Alike:
 
     def _sorted(
         self,
-        sums: dict[tuple[bool, bool, str, str], _Sum],
+        sums: dict[tuple[bool, int, str, str], _Sum],
         fars: list[tuple[float, float]],
         fitting: Callable[[Leader], Leader],
     ) -> Iterator[Predicted]:
