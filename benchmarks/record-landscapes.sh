@@ -24,5 +24,6 @@ record coopmat-f16-16x4096 --shape 16x4096x4096 --dtype f16 --family coopmat \
     --where split_k=1,subgroups_k=1
 record coopmat-f16-197x3072 --shape 197x3072x768 --dtype f16 --family coopmat \
     --where pad=8,group_m=1,dims=static,order=stream_a,turns=1,a_from=workgroup,b_from=workgroup,split_k=1,subgroups_k=1
+record coopmat-f16-1024x4096 --shape 1024x1024x4096 --dtype f16 --family coopmat --sample 1600
 record tiled-f32-197x3072 --shape 197x3072x768 --family tiled \
     --where group_m=1,dims=static,vec=4,lanes_n=8,split_k=1

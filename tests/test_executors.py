@@ -373,6 +373,22 @@ def test_a_compiler_that_hangs_on_a_job_that_was_given_up_is_killed(
     assert [outcome.job_id for outcome in everything(workers)] == [2]
 
 
+@pytest.mark.parametrize("how", ["die", "lost"])
+def test_a_job_that_was_given_up_takes_none_of_the_next_with_it(
+    pool: Callable[..., Pool], how: str
+) -> None:
+    workers = pool(workers=1)
+    workers.submit(told(1, f"{how} fine"))
+    assert workers.cancel() == (1,)
+
+    for job in (2, 3):
+        workers.submit(told(job, "fine fine"))
+
+    done = everything(workers)
+    assert [outcome.job_id for outcome in done] == [2, 3]
+    assert all(outcome.ok for outcome in done)
+
+
 def test_cancel_keeps_workers_that_have_only_begun_to_start(pool: Callable[..., Pool]) -> None:
     workers = pool(workers=3)
     workers.soon = 3

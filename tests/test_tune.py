@@ -19,18 +19,22 @@ from gemmtune.errors import DeviceError, ExecutorError, ProblemError, UsageError
 from gemmtune.executors.fake import DEVICE, FakeExecutor, model_ns
 from gemmtune.job import FailureKind, Job, Measurement, Outcome, Policy
 from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.base import Config
 from gemmtune.progress import (
     Drifted,
     Event,
     ProblemFinished,
     ProblemSkipped,
     ProblemStarted,
+    SpaceListed,
+    TrialFinished,
 )
 from gemmtune.render import render
 from gemmtune.store import Row, Store
 from gemmtune.ties import TIE
 from gemmtune.tune import TuneOptions, TuneResult, tune
 from gemmtune.tune.gain import Gain
+from gemmtune.tune.listing import Lister
 
 # Its space is small, so listing it takes no time worth mentioning.
 GEMM = Gemm(m=1, n=512, k=512)
@@ -199,6 +203,35 @@ def test_the_winner_is_the_fastest_that_counts(store: Store) -> None:
     assert result.best is not None
     assert result.best.policy == Policy().key
     assert result.best.time_ns == result.default_ns
+
+
+def test_what_comes_first_is_measured_while_the_space_is_listed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, listed_before = threading.Event(), []
+    listing = Lister._space
+
+    def slow(lister: Lister) -> Iterator[tuple[str, Config]]:
+        assert began.wait(20.0)
+        yield from listing(lister)
+
+    def report(event: Event) -> None:
+        if isinstance(event, SpaceListed):
+            listed_before.append(len(trials))
+        if isinstance(event, TrialFinished):
+            trials.append((event.family, event.config))
+            if len(trials) == 2:
+                began.set()
+
+    trials: list[tuple[str, str]] = []
+    monkeypatch.setattr(Lister, "_space", slow)
+    tune([GEMM], FakeExecutor(), store, TuneOptions(trials=8), report=report)
+
+    assert listed_before[0] >= 2
+    assert len(set(trials)) == len(trials) == 8
+    names = [name for name in FAMILIES if not FAMILIES[name].supported(GEMM, DEVICE)]
+    defaults = {FAMILIES[name].default(GEMM, DEVICE).key for name in names}
+    assert {config for _, config in trials[:2]} <= defaults
 
 
 def test_failures_are_rows_with_their_kind(store: Store) -> None:

@@ -284,7 +284,10 @@ class Pool:
         task, began_s, result = worker.task, worker.since_s, outcome.result
         worker.rest()
         if task is None:
-            # It was given up; should the device have been lost meanwhile, others notice it, too.
+            if isinstance(result, Failure) and result.kind in ("device_lost", "crash"):
+                # The job was given up, but the worker ends, and others may have felt it.
+                self._remove(worker)
+                self._disasters += 1
             return
         if isinstance(result, Failure) and result.kind in ("device_lost", "crash"):
             self._remove(worker)
@@ -329,6 +332,7 @@ class Pool:
         worker.process.end(_EXIT_PATIENCE_S)
         words = worker.process.last_words()
         state, task = worker.state, worker.task
+        self._disasters += worker.dropped is not None
         self._remove(worker)
         if worker.starting:
             self._start_failed(words)
