@@ -274,7 +274,7 @@ inside() { # KIND COMMAND...: in a private namespace already; becomes the comman
         take_npm_settings
         show_settings
     else
-        export HOME=/tmp/user XDG_CACHE_HOME=/tmp/user/.cache
+        export HOME=/var/user XDG_CACHE_HOME=/var/user/.cache
         mkdir -p "$root$XDG_CACHE_HOME"
     fi
     unset XDG_CONFIG_HOME XDG_DATA_HOME TMPDIR PYTHONPATH PYTHONHOME VIRTUAL_ENV BASH_ENV ENV
