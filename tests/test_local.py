@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -410,6 +411,80 @@ def test_no_dispatch_is_planned_over_the_limit(per_group_ns: float, workgroups: 
     assert ends[-1] == workgroups
 
 
+class Waves(Ticker):
+    """A device that runs 132 workgroups side by side, after so many calls at another speed."""
+
+    def __init__(self, per_wave_ns: float, then_ns: float | None = None, after: int = 0) -> None:
+        super().__init__(0.0)
+        self.speeds = [per_wave_ns] * after + [per_wave_ns if then_ns is None else then_ns]
+        self.counts: list[int] = []
+
+    def passes_ns(self, passes: list[list[Dispatch]], *, apart: bool) -> list[float]:
+        assert apart
+        ((dispatch,),) = passes
+        self.counts.append(count := dispatch.groups[0])
+        speed = self.speeds.pop(0) if len(self.speeds) > 1 else self.speeds[0]
+        return [ceil_div(count, 132) * speed + 5e3]
+
+
+def planned(ticker: Ticker, workgroups: int, best_ns: float = math.inf) -> Plan:
+    return plan(ticker, ticker.launch, workgroups, 0.2, best_ns)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("per_wave_ns", "best_ns", "most"),
+    [
+        (600e6, 3.5e6, 1),  # 19 s in all
+        (20e6, 3.5e6, 640),  # 640 ms
+        (3e6, 0.45e6, 1600),  # 96 ms
+        (30e6, 1e6, 260),  # 960 ms
+    ],
+)
+def test_a_pass_far_slower_than_the_best_is_given_up_by_a_part_of_it(
+    per_wave_ns: float, best_ns: float, most: int
+) -> None:
+    ticker = Waves(per_wave_ns)
+
+    with pytest.raises(JobError, match=r"of 4096 workgroups took .* times the fastest") as caught:
+        planned(ticker, 4096, best_ns)
+
+    assert caught.value.kind == "too_slow"
+    assert max(ticker.counts) <= most
+    assert ticker.counts[-1] == ticker.counts[-2]  # it was looked at twice
+
+
+def test_what_gave_a_pass_up_is_said_in_numbers() -> None:
+    with pytest.raises(JobError) as caught:
+        planned(Ticker(75e6), 1000, 2.5e6)
+
+    assert str(caught.value) == (
+        "1 of 1000 workgroups took 75 ms: about 75,000 ms in all, 30,000 times the fastest, 2.5 ms"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ticker", "best_ns"),
+    [
+        (Waves(600e6), math.inf),  # nothing to compare with
+        (Waves(110e3), 110e3 * 32),  # the best itself: one workgroup of 4096 takes 1/32 of it
+        (Waves(5 * 110e3, 110e3, after=3), 110e3 * 32),  # a clock that comes up only later
+        (Waves(5 * 2e6), 2e6 * 32),  # one that never does
+        (Waves(1.5e6), 1.0),  # 48 ms cost nothing
+        (Waves(900e6, 110e3, after=1), 110e3 * 32),  # held up once
+        (Waves(55e6), 100e6),  # one workgroup of 4096 takes more than half of it
+    ],
+)
+def test_no_pass_is_given_up_for_other_reasons(ticker: Waves, best_ns: float) -> None:
+    assert sum(count for _, count in planned(ticker, 4096, best_ns).parts) == 4096
+
+
+def test_parts_grow_while_the_device_has_room_for_more_workgroups() -> None:
+    found = planned(Waves(20e6), 4096)
+
+    assert found.parts[0][1] > 132
+    assert found.time_ns < 1e9
+
+
 def test_a_problem_in_parts_is_as_right_as_in_one(gpu: Gpu) -> None:
     gemm = Gemm(m=64, n=64, k=32)
     runner = Runner(gpu.device.key, replace(QUICK, dispatch_limit_s=1e-6))
@@ -437,6 +512,31 @@ def test_a_config_out_of_the_best_ones_reach_gets_few_samples(
     assert isinstance(compiled, Compiled)
 
     assert assert_right(runner.run(compiled)).repetitions == samples
+
+
+@pytest.mark.parametrize("kernel", [written("if (exists) { c[at] = 1.0; }"), in_two_passes()])
+def test_a_kernel_out_of_reach_by_far_is_never_verified(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, kernel: Kernel
+) -> None:
+    monkeypatch.setattr("gemmtune.executors.local.timing.HOPELESS_NS", 0.0)
+    runner = Runner(gpu.device.key, QUICK)
+
+    def outcome(best_ns: float | None) -> Outcome:
+        compiled = runner.compile(Job(id=1, gemm=GEMM, kernel=kernel, best_ns=best_ns))
+        assert isinstance(compiled, Compiled)
+        return runner.run(compiled)
+
+    with monkeypatch.context() as patch:
+        patch.delattr(Verifier, "check")
+        said = message(outcome(1.0), "too_slow")
+    assert "of 10 workgroups took" in said
+    assert said.endswith("times the fastest, 1e-06 ms")
+
+    for best_ns in (None, 1e15):
+        if len(kernel.launches) > 1:
+            assert_right(outcome(best_ns))
+        else:
+            message(outcome(best_ns), "wrong_result")
 
 
 def test_cold_inputs_are_measured_too(gpu: Gpu) -> None:

@@ -135,6 +135,18 @@ def test_the_default_of_tiled_is_the_baseline_and_measured_alone_first(store: St
     assert all(job.best_ns is not None for job in (second, *others))
 
 
+def test_the_baseline_is_never_given_up_whatever_is_known_already(store: Store) -> None:
+    run(store, Recorder(), trials=3, families=("subgroup",))
+    executor = Recorder()
+
+    run(store, executor, trials=6)
+
+    first, *others = executor.jobs
+    assert first.kernel.family == "tiled"
+    assert first.best_ns is None
+    assert all(job.best_ns is not None for job in others)
+
+
 def test_limits_follow_from_the_baseline(store: Store) -> None:
     class Slow(Recorder):
         def _outcome(self, job: Job) -> Outcome:

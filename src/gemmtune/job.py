@@ -11,11 +11,20 @@ from gemmtune.kernels.base import Kernel, Launch
 from gemmtune.problem import Gemm
 
 FailureKind = Literal[
-    "compile", "validation", "timeout", "device_lost", "crash", "wrong_result", "out_of_memory"
+    "compile",
+    "validation",
+    "timeout",
+    "device_lost",
+    "crash",
+    "wrong_result",
+    "out_of_memory",
+    "too_slow",
 ]
 """compile: the shader compiler refused it. validation: WebGPU refused it. timeout: the worker was
 killed at its time limit. device_lost: the driver gave the device up. crash: the worker, or the
-whole tuning process, died. wrong_result: numbers off, written out of bounds, or never the same."""
+whole tuning process, died. wrong_result: numbers off, written out of bounds, or never the same.
+out_of_memory: no room on the device. too_slow: given up by its first workgroups, unverified, as the
+best so far was faster by far."""
 
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 

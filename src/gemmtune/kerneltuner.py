@@ -36,6 +36,7 @@ _INVALIDITY: dict[FailureKind, str] = {
     "crash": "runtime",
     "wrong_result": "correctness",
     "out_of_memory": "runtime",
+    "too_slow": "timeout",
 }
 _KINDS: dict[str, FailureKind] = {
     "compile": "compile",

@@ -1,7 +1,8 @@
 """Recording a landscape: measures a whole (sub)space of one problem into one file.
 
 Asks no search: configs come in a random order, so that whatever is there when time is up is a fair
-sample. The file is replaced as a whole every few seconds, and the same call goes on from it.
+sample. Configs that the best one so far beats by far fail as ``too_slow``, as they do in tuning.
+The file is replaced as a whole every few seconds, and the same call goes on from it.
 """
 
 from __future__ import annotations

@@ -199,10 +199,11 @@ class Runner:
     def _verify(
         self, compiled: Compiled, problem: Problem
     ) -> tuple[tuple[timing.Plan, ...], Verdict]:
+        best_ns = compiled.job.best_ns or math.inf
         with self._gpu.failing_as("validation"):
             problem.operands.set_workspace(compiled.job.kernel.workspace_bytes)
             plans = tuple(
-                self._plan(problem.operands, pipeline, launch.workgroups)
+                self._plan(problem.operands, pipeline, launch.workgroups, best_ns)
                 for pipeline, launch in zip(
                     compiled.pipelines, compiled.job.kernel.launches, strict=True
                 )
@@ -215,7 +216,9 @@ class Runner:
 
             return plans, problem.verifier.check(whole)
 
-    def _plan(self, operands: Operands, pipeline: Any, workgroups: int) -> timing.Plan:
+    def _plan(
+        self, operands: Operands, pipeline: Any, workgroups: int, best_ns: float
+    ) -> timing.Plan:
         watch = self._stopwatch()
 
         def launch(first: int, count: int) -> Dispatch:
@@ -223,7 +226,7 @@ class Runner:
 
         # Some drivers finish compiling at the first dispatch; that is not the kernel's time.
         watch.passes_ns([[launch(0, 0)]], apart=True)
-        return timing.plan(watch, launch, workgroups, self._policy.dispatch_limit_s)
+        return timing.plan(watch, launch, workgroups, self._policy.dispatch_limit_s, best_ns)
 
     def _time(
         self,

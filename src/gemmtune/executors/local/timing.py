@@ -12,10 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gemmtune.executors.local.gpu import Dispatch, Gpu
+from gemmtune.executors.local.gpu import Dispatch, Gpu, JobError
 from gemmtune.job import Policy
 
 NS = 1e9
+MS = 1e6
+HOPELESS_FACTOR = 20.0
+"""A kernel that is so much slower than the best so far is given up before it is verified. A clock
+that is still low makes it look up to 5 times slower than it is."""
+HOPELESS_NS = 50e6
+"""Unless the whole takes less: to verify and time it costs next to nothing then."""
 _MAX_PASSES = 64
 _MAX_DISPATCHES = 4096
 # One submission: long enough to hide the host's part, short for every driver's watchdog.
@@ -41,6 +47,10 @@ _HOST_SPAN_NS = 10e6
 _PLANNED_SHARE = 0.6
 _LEAST_GROWTH = 8
 _MOST_GROWTH = 64
+# While a larger part takes hardly longer, even twice as many workgroups are worth a look.
+_LEAST_GROWTH_IDLE = 2
+# A part by which a kernel is given up runs again: something else may have held it up.
+_LOOKS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,30 +156,96 @@ class Plan:
     """What the whole is expected to take."""
 
 
-def plan(watch: Stopwatch, launch: Slice, workgroups: int, limit_s: float) -> Plan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Probe:
+    """The last part of a pass that has run, and the one before."""
+
+    workgroups: int
+    """Of the pass."""
+    count: int
+    span_ns: float
+    before: _Probe | None
+
+    @property
+    def added_ns(self) -> float:
+        """Per workgroup, by how much the part took longer than the one before; 0 for the first."""
+        if self.before is None:
+            return 0.0
+        longer_ns = self.span_ns - self.before.span_ns
+        return max(0.0, longer_ns) / (self.count - self.before.count)
+
+    def growth(self, limit_ns: float) -> int:
+        """How many times larger the next part may be; 0: this one is the last."""
+        room = min(_MOST_GROWTH, int(limit_ns / max(self.span_ns, 1.0)))
+        full = 2.0 * self.added_ns * self.count >= self.span_ns
+        least = _LEAST_GROWTH if full else _LEAST_GROWTH_IDLE
+        return room if self.count < self.workgroups and room >= least else 0
+
+    def whole_ns(self, *, last: bool) -> float:
+        """What the pass takes; at least, where the part is not the last.
+
+        Workgroups of one wave run side by side, so the time of a few says nothing of many, until
+        more of them take longer. The last part is what the pass will be made of.
+        """
+        if last:
+            return max(self.span_ns, 100.0) / self.count * self.workgroups
+        return self.span_ns + self.added_ns * (self.workgroups - self.count)
+
+
+def plan(
+    watch: Stopwatch, launch: Slice, workgroups: int, limit_s: float, best_ns: float = math.inf
+) -> Plan:
     """Finds by ever larger small runs how many workgroups fit one dispatch.
 
     The first run is of one workgroup, each next one up to 64 times larger, as long as the time so
     far says that it stays under the limit: nobody knows beforehand how slow a kernel or a device
     is.
+
+    Args:
+        watch: the clock.
+        launch: of the pass.
+        workgroups: of the pass.
+        limit_s: longest dispatch.
+        best_ns: a whole GEMM of the best config so far, if any.
+
+    Raises:
+        JobError: the pass is out of its reach by far (too_slow).
     """
     limit_ns = limit_s * NS * _PLANNED_SHARE
-    count = 1
-    while True:
-        count = min(count, max(workgroups, 1))
-        (span,) = watch.passes_ns([[launch(0, count)]], apart=True)
-        growth = min(_MOST_GROWTH, int(limit_ns / max(span, 1.0)))
-        if count >= workgroups or growth < _LEAST_GROWTH:
-            break
-        count *= growth
-    per_group = max(span, 100.0) / count
-    expected = per_group * max(workgroups, 1)
+    hopeless_ns = max(HOPELESS_FACTOR * best_ns, HOPELESS_NS)
+    whole = max(workgroups, 1)
+    probe, growth = None, 1
+    while growth > 0:
+        before, count = probe, 1 if probe is None else min(probe.count * growth, whole)
+        for _ in range(_LOOKS):
+            (span,) = watch.passes_ns([[launch(0, count)]], apart=True)
+            probe = _Probe(workgroups=whole, count=count, span_ns=span, before=before)
+            growth = probe.growth(limit_ns)
+            expected = probe.whole_ns(last=growth == 0)
+            if expected <= hopeless_ns:
+                break
+        else:
+            raise JobError("too_slow", _too_slow(count, whole, span, expected, best_ns))
     if expected <= limit_ns:
         return Plan(parts=((0, workgroups),), time_ns=expected)
-    each = min(workgroups, max(1, int(limit_ns / per_group)))
+    each = min(workgroups, max(1, int(limit_ns * whole / expected)))
     starts = range(0, workgroups, each)
     parts = tuple((first, min(each, workgroups - first)) for first in starts)
     return Plan(parts=parts, time_ns=expected)
+
+
+def _too_slow(count: int, whole: int, span_ns: float, expected_ns: float, best_ns: float) -> str:
+    span, expected, best = (f"{_digits(ns / MS)} ms" for ns in (span_ns, expected_ns, best_ns))
+    times = _digits(expected_ns / best_ns)
+    return (
+        f"{count} of {whole} workgroups took {span}: about {expected} in all, "
+        f"{times} times the fastest, {best}"
+    )
+
+
+def _digits(value: float) -> str:
+    """Three of them, large numbers in full."""
+    return f"{float(f'{value:.3g}'):,.15g}"
 
 
 class Run:
