@@ -41,14 +41,12 @@ WHERE m.status = 'ok' AND d.key = ? AND m.policy = ?
 """
 
 
-def measured(paths: Iterable[Path], device_key: str) -> Times:
-    """Every time that was measured on a device; the fastest where several were."""
+def measured(paths: Iterable[Path], device_key: str, policy: str = USUAL_POLICY) -> Times:
+    """Every time that was measured on a device in one way; the fastest where several were."""
     times: Times = defaultdict(dict)
     for path in paths:
         connection = sqlite3.connect(read_only_uri(path), uri=True)
-        for problem, family, config, time_ns in connection.execute(
-            QUERY, (device_key, USUAL_POLICY)
-        ):
+        for problem, family, config, time_ns in connection.execute(QUERY, (device_key, policy)):
             name = (family, parse_config(family, config))
             times[problem][name] = min(time_ns, times[problem].get(name, math.inf))
         connection.close()
@@ -100,7 +98,12 @@ class Tuned:
     """
 
     def __init__(
-        self, paths: Sequence[Path], device_key: str, kind: str, unknown: Iterable[str] = ()
+        self,
+        paths: Sequence[Path],
+        device_key: str,
+        kind: str,
+        unknown: Iterable[str] = (),
+        policy: str = USUAL_POLICY,
     ) -> None:
         hidden = set(unknown)
         self.device_key = device_key
@@ -109,7 +112,9 @@ class Tuned:
             self._catalogue = catalogue_of(whole)
             rows = self._catalogue.leaders(device_key)
         self.rows = [
-            row for row in rows if row.kind == kind and row.key not in hidden and not row.unusual
+            row
+            for row in rows
+            if row.kind == kind and row.key not in hidden and row.then.policy == policy
         ]
         self.leaders = [row for row in self.rows if row.leads]
         self.gemms = {leader.key: leader.gemm for leader in self.leaders}

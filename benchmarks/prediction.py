@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -22,32 +21,49 @@ from choices import Name, Times, device_in, devices, measured, tuned_gemms
 from gemmtune import Gemm
 from gemmtune._data import data_path
 from gemmtune.kernels import FAMILIES
-from gemmtune.lookup import Speed
+from gemmtune.kernels.base import Launch
+from gemmtune.lookup import Dispatch, Speed
 
 
-def pairs(gemms: dict[str, Gemm], times: Times) -> Iterator[tuple[Name, Gemm, Gemm]]:
-    """A config, a shape that it was measured on, and another one."""
+def shapes_of(gemms: dict[str, Gemm], times: Times) -> dict[tuple[str, Name], list[Gemm]]:
+    """Those that each config was measured on, by their kind and the config."""
     shapes: dict[tuple[str, Name], list[Gemm]] = defaultdict(list)
     for key, gemm in gemms.items():
         for name in times[key]:
             shapes[gemm.kind, name].append(gemm)
-    for (_, name), each in shapes.items():
-        for measured_on, gemm in permutations(each, 2):
-            yield name, measured_on, gemm
+    return shapes
 
 
-def predicted(speed: Speed, name: Name, time_ns: float, before: Gemm, after: Gemm) -> float:
-    """What `gemmtune.lookup` takes a time on one problem to say of another."""
+class Known:
+    """A config with the times that it took on some shapes."""
 
-    def work(gemm: Gemm) -> tuple[float, int]:
-        launches = FAMILIES[name[0]].launch(name[1], gemm)
-        main = next(launch for launch in launches if launch.entry_point == "main")
-        each = math.prod(main.workgroup_size)
-        return speed.work(main.workgroups, each, gemm.k), len(launches)
+    def __init__(self, speed: Speed, name: Name, times: dict[Gemm, float]) -> None:
+        self._speed, self._name = speed, name
+        one = self._launches(next(iter(times)))
+        self._parts = {
+            gemm: speed.parts(t, gemm.traffic_bytes, len(one)) for gemm, t in times.items()
+        }
+        known = [(parts, self._dispatch(gemm)) for gemm, parts in self._parts.items()]
+        self._pace = speed.pace(math.prod(_main(one).workgroup_size), known)
 
-    here, passes = work(before)
-    cost = speed.cost(time_ns, before.traffic_bytes, here, passes)
-    return cost.time_ns(after.traffic_bytes, work(after)[0])
+    def predicted(self, before: Gemm, after: Gemm) -> float:
+        """What `gemmtune.lookup` takes its time on one shape to say of another."""
+        parts = self._parts[before]
+        work = self._speed.work(self._dispatch(after), self._pace)
+        work /= self._speed.work(self._dispatch(before), self._pace)
+        traffic = after.traffic_bytes / before.traffic_bytes
+        return parts.launches + parts.traffic * traffic + parts.work * work
+
+    def _launches(self, gemm: Gemm) -> tuple[Launch, ...]:
+        return FAMILIES[self._name[0]].launch(self._name[1], gemm)
+
+    def _dispatch(self, gemm: Gemm) -> Dispatch:
+        split = getattr(self._name[1], "split_k", 1)
+        return Dispatch(_main(self._launches(gemm)).workgroups, max(gemm.k, 1) / split)
+
+
+def _main(launches: tuple[Launch, ...]) -> Launch:
+    return next(launch for launch in launches if launch.entry_point == "main")
 
 
 def summary(ratios: list[float]) -> str:
@@ -70,10 +86,12 @@ def main() -> None:
     speed = Speed.of(devices(args.tuned)[key].adapter_type, fastest)
     speed = replace(speed, busy=args.busy or speed.busy)
     rule, operations = [], []
-    for name, before, after in pairs(gemms, times):
-        time_ns, actual = times[before.key][name], times[after.key][name]
-        rule.append(predicted(speed, name, time_ns, before, after) / actual)
-        operations.append(time_ns * after.flops / before.flops / actual)
+    for (_, name), each in shapes_of(gemms, times).items():
+        took = {gemm: times[gemm.key][name] for gemm in each}
+        known = Known(speed, name, took)
+        for before, after in permutations(each, 2):
+            rule.append(known.predicted(before, after) / took[after])
+            operations.append(took[before] * after.flops / before.flops / took[after])
     if not rule:
         raise SystemExit(f"{args.tuned} has no config that was measured on two shapes")
     print(f"{len(rule)} ordered pairs of shapes that one config was measured on, {key}")

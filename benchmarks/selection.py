@@ -10,7 +10,7 @@ measures them on the device.
 
     python benchmarks/selection.py [--tuned FILE.db ...] [--reference FILE.db]
         [--times FILE.db ...] [--shapes-file FILE] [--write docs/selection.md [--mark NAME]]
-        [--json FILE]
+        [--json FILE] [--policy KEY] [--launch-us N]
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from choices import Name, Times, Tuned, device_in, measured, only, portfolios, t
 
 from gemmtune import Gemm
 from gemmtune._data import data_path
+from gemmtune.lookup import predict
+from gemmtune.schema import USUAL_POLICY
 from gemmtune.shapes import read_shapes
 
 HERE = Path(__file__).parent
@@ -159,13 +161,13 @@ def per_shape(results: dict[str, Result]) -> list[str]:
 def sections(args: argparse.Namespace, everything: dict[str, Any]) -> list[str]:
     """Of each dtype that was tuned, as Markdown; ``everything`` gets the numbers."""
     references = [args.reference] if args.reference.exists() else []
-    tried = measured(references, args.device)
-    times = measured([*args.tuned, *references, *args.times], args.device)
+    tried = measured(references, args.device, args.policy)
+    times = measured([*args.tuned, *references, *args.times], args.device, args.policy)
     lines: list[str] = []
     for dtype in args.dtype:
         untuned = {gemm.key: gemm for gemm in read_shapes(args.shapes_file, dtype)}
         kind = next(iter(untuned.values())).kind
-        tuned = Tuned(args.tuned, args.device, kind, untuned)
+        tuned = Tuned(args.tuned, args.device, kind, untuned, args.policy)
         if not tuned.leaders:
             continue
         alone = by_rule(tuned, tuned.gemms, times)
@@ -218,7 +220,11 @@ def main() -> None:
     add("--mark", default="selection", help="name of that part (default: selection)")
     add("--json", type=Path, help="file to write every share and choice to")
     add("--quiet", action="store_true", help="tables only, no single shapes")
+    add("--policy", default=USUAL_POLICY, help="how times were taken (default: as is usual today)")
+    add("--launch-us", type=float, help="what a launch counts (default: as in lookups)")
     args = parser.parse_args()
+    if args.launch_us is not None:
+        predict.LAUNCH_NS = 1000.0 * args.launch_us
     if args.times is None:
         args.times = [MEASURED] if MEASURED.exists() else []
     args.device = args.device or device_in(args.tuned[0])

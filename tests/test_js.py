@@ -71,6 +71,11 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Document:
                 # Leads nowhere but in the middle: the other times count where it is predicted.
                 gemm = Gemm(m=m, n=n, k=k, **options)
                 add(store, time_ns, slow, device=BROWSER, gemm=gemm, family="tiled")
+            for number, side in enumerate((16, 320, 400, 512, 640, 720, 960, 1024)):
+                # By so many times its pace is learned: four held, where one would be usual.
+                gemm = Gemm(m=side, n=side, k=32 + 128 * (number % 3), **options)
+                waves = max(1, (side / 64) ** 2 / 4 / 8)
+                add(store, waves * gemm.k * 1e4, slow, device=BROWSER, gemm=gemm, family="tiled")
             for number, size in enumerate(((64, 64, 64), (96, 40, 33), (256, 128, 16))):
                 gemm = Gemm(m=size[0], n=size[1], k=size[2], **options)
                 config = FAMILIES["tiled"].default(gemm, BROWSER)
@@ -152,6 +157,12 @@ def test_what_won_without_checks_is_predicted_alike_everywhere(tmp_path: Path) -
     assert here.time_ns == pytest.approx(1.3e5, rel=0.04)
     assert near.time_ns == pytest.approx(here.time_ns)
     assert there["time_ns"] == pytest.approx(here.time_ns)
+
+
+def test_the_document_has_what_was_learned_from_times(document: Document) -> None:
+    paces = document.to_json()["model"]["paces"]
+    assert {one.kernel for tuned in document.problems for one in tuned.timed} <= paces.keys()
+    assert any(held > 1 and more != 64 for held, more in paces.values())
 
 
 def test_the_document_has_times_of_configs_that_won_elsewhere(document: Document) -> None:

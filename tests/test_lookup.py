@@ -47,7 +47,7 @@ from gemmtune.lookup import (
 )
 from gemmtune.lookup.candidates import Search
 from gemmtune.lookup.catalogue import Catalogue, signature_of
-from gemmtune.lookup.predict import LAUNCH_NS
+from gemmtune.lookup.predict import LAUNCH_NS, Dispatch, Parts, Speed
 from gemmtune.problem import Gemm
 from gemmtune.schema import SCHEMA, USUAL_POLICY
 from gemmtune.store import Store
@@ -200,7 +200,39 @@ def test_few_workgroups_are_predicted_to_take_whole_waves(store: Store, path: Pa
     half = lookup(Gemm(m=64, n=64, k=1024), DEVICE.key, path=path)
     assert half.time_ns == pytest.approx(1e5, rel=1e-3)
     twice = lookup(Gemm(m=128, n=64, k=2048), DEVICE.key, path=path)
-    assert twice.time_ns == pytest.approx(LAUNCH_NS + 2 * (1e5 - LAUNCH_NS), rel=1e-3)
+    # Beside its sums a workgroup takes as long as for 64 more of k.
+    more = (2048 + 64) / (1024 + 64)
+    assert twice.time_ns == pytest.approx(LAUNCH_NS + more * (1e5 - LAUNCH_NS), rel=1e-3)
+
+
+def test_a_partly_filled_wave_takes_less_than_a_full_one(store: Store, path: Path) -> None:
+    # 512 workgroups of 64 invocations run at once; of 576 the second wave holds an eighth.
+    add(store, 1e5, config_of(63), gemm=Gemm(m=256, n=128, k=1024))
+    add(store, 1e4, gemm=FULL_SPEED)
+    found = lookup(Gemm(m=288, n=128, k=1024), DEVICE.key, path=path)
+    waves = 0.75 * 2 + 0.25 * 1.125
+    assert found.time_ns == pytest.approx(LAUNCH_NS + waves * (1e5 - LAUNCH_NS), rel=1e-3)
+
+
+def test_how_many_run_at_once_is_learned_from_eight_times() -> None:
+    speed = Speed(at_once=128, busy=256, launch_ns=3e3, bytes_per_ns=0.0)
+    # Three are held, not two, and writing a tile takes as long as 512 of k.
+    sizes = [(number, k) for k in (64, 1000, 8192) for number in (10, 300, 380, 390, 700, 5000)]
+    times = [
+        (Parts(3e3, 0.0, speed.waves(number, 3) * (k + 512)), Dispatch(number, k))
+        for number, k in sizes
+    ]
+    assert speed.pace(128, times) == (3, 512)
+    assert speed.pace(128, times[:7]) == (2, 64)
+    assert speed.pace(512, ()) == (1, 64)
+
+
+def test_times_that_tell_nothing_of_a_pace_leave_the_usual_one() -> None:
+    speed = Speed(at_once=128, busy=256, launch_ns=3e3, bytes_per_ns=1.0)
+    one_wave = [(Parts(3e3, 1e3, 1e4), Dispatch(100, 1024))] * 8
+    assert speed.pace(128, one_wave) == (2, 64)
+    only_traffic = [(Parts(3e3, 1e3, 0.0), Dispatch(100, k)) for k in range(64, 1024, 64)]
+    assert speed.pace(128, only_traffic) == (2, 64)
 
 
 def test_small_workgroups_share_a_multiprocessor(store: Store, path: Path) -> None:
@@ -244,7 +276,7 @@ def test_a_config_is_predicted_from_all_that_it_was_measured_on(store: Store, pa
     nearer = lookup(size(12000), DEVICE.key, path=path)
     assert nearer.problem_key == other.key
     ups, downs = log2(12000 / 4096), log2(16384 / 12000)
-    weights = 1 / (1 + ups) ** 2, 1 / (1 + downs) ** 2
+    weights = 1 / (1 + ups) ** 3, 1 / (1 + downs) ** 3
     times = LAUNCH_NS + 1e5 * 12000 / 4096, LAUNCH_NS + 8e5 * 12000 / 16384
     logs = sum(w * log(t) for w, t in zip(weights, times, strict=True)) / sum(weights)
     assert nearer.time_ns == pytest.approx(exp(logs), rel=1e-3)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gemmtune.export.values import Document, Portable
-from gemmtune.lookup import CHECKS_COST, Speed, distance, doubt, weight
+from gemmtune.lookup import CHECKS_COST, Pace, Speed, distance, doubt, weight
 from gemmtune.problem import Gemm
 
 LARGE = 1024
@@ -92,6 +92,7 @@ def candidates(document: Document, gemm: Gemm, able: Able) -> list[Chosen]:
 def _near(document: Document, gemm: Gemm, good: Callable[[str], bool]) -> list[Chosen]:
     """Kernels by the times predicted from other problems."""
     kernels = {one.id: one for one in document.kernels}
+    speed, paces = document.speed, document.paces
     near: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for tuned in document.problems:
         if tuned.gemm.kind != gemm.kind or tuned.gemm.key == gemm.key:
@@ -101,7 +102,8 @@ def _near(document: Document, gemm: Gemm, good: Callable[[str], bool]) -> list[C
             name = next((each for each in (one.kernel, *one.general) if good(each)), None)
             if name is not None:
                 lost = kernels[one.kernel].needs.unchecked and not kernels[name].needs.unchecked
-                time_ns = _predicted(document.speed, kernels[name], one.time_ns, tuned.gemm, gemm)
+                pair = tuned.gemm, gemm
+                time_ns = _predicted(speed, paces[name], kernels[name], one.time_ns, *pair)
                 near[name].append((far, time_ns * (CHECKS_COST if lost else 1.0)))
     ranked = []
     for name, times in near.items():
@@ -112,9 +114,10 @@ def _near(document: Document, gemm: Gemm, good: Callable[[str], bool]) -> list[C
     return [Chosen(id=name, source="near", time_ns=t) for _, name, t in sorted(ranked)]
 
 
-def _predicted(speed: Speed, kernel: Portable, time_ns: float, measured: Gemm, gemm: Gemm) -> float:
-    main = next(one for one in kernel.passes if one.entry_point == "main")
-    each = math.prod(main.workgroup_size)
-    before, after = (speed.work(main.workgroups.of(one), each, one.k) for one in (measured, gemm))
-    cost = speed.cost(time_ns, measured.traffic_bytes, before, len(kernel.passes))
-    return cost.time_ns(gemm.traffic_bytes, after)
+def _predicted(
+    speed: Speed, pace: Pace, kernel: Portable, time_ns: float, measured: Gemm, gemm: Gemm
+) -> float:
+    parts = speed.parts(time_ns, measured.traffic_bytes, len(kernel.passes))
+    before, after = (speed.work(kernel.dispatch(one), pace) for one in (measured, gemm))
+    traffic = parts.traffic * gemm.traffic_bytes / max(measured.traffic_bytes, 1)
+    return parts.launches + traffic + parts.work * after / before

@@ -5,6 +5,8 @@ device's results without Python. Reads no database and renders nothing.
 from __future__ import annotations
 
 import json
+import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -13,7 +15,7 @@ from gemmtune._data import data_path
 from gemmtune.device import Device
 from gemmtune.errors import DocumentError
 from gemmtune.kernels.base import PARAMS_SIZE_BYTES
-from gemmtune.lookup import Speed
+from gemmtune.lookup import Dispatch, Pace, Parts, Speed
 from gemmtune.problem import Gemm
 from gemmtune.validity import Count, Range
 
@@ -122,6 +124,16 @@ class Portable:
     """What a device must have."""
     valid: Mapping[str, Range]
     """By size or stride; what is not named may be anything. Strides matter with a batch only."""
+
+    @property
+    def main(self) -> Pass:
+        """The pass that multiplies."""
+        return next(one for one in self.passes if one.entry_point == "main")
+
+    def dispatch(self, gemm: Gemm) -> Dispatch:
+        """What of that runs for ``gemm``."""
+        rule = self.main.workgroups
+        return Dispatch(rule.of(gemm), max(gemm.k, 1) / max(rule.times, 1))
 
     def serves(self, gemm: Gemm) -> bool:
         """Whether it gives right results for ``gemm``, on a device that has what it needs."""
@@ -232,6 +244,22 @@ class Document:
         results = [(tuned.gemm, one.time_ns) for tuned in self.problems for one in tuned.results]
         return Speed.of(self.device.adapter_type, results)
 
+    @property
+    def paces(self) -> dict[str, Pace]:
+        """Of each kernel that was timed, or that does what a timed one does for more sizes."""
+        kernels, speed = {one.id: one for one in self.kernels}, self.speed
+        times: defaultdict[str, list[tuple[Parts, Dispatch]]] = defaultdict(list)
+        for tuned in self.problems:
+            gemm = tuned.gemm
+            for one in tuned.timed:
+                for kernel in (kernels[name] for name in (one.kernel, *one.general)):
+                    parts = speed.parts(one.time_ns, gemm.traffic_bytes, len(kernel.passes))
+                    times[kernel.id].append((parts, kernel.dispatch(gemm)))
+        return {
+            name: speed.pace(math.prod(kernels[name].main.workgroup_size), each)
+            for name, each in sorted(times.items())
+        }
+
     def to_json(self, *, inline: bool = True) -> dict[str, Any]:
         """The document of format `FORMAT`.
 
@@ -246,7 +274,7 @@ class Document:
             "device_key": self.device.key,
             "device": self.device.to_json(),
             "params": params_layout(),
-            "model": asdict(self.speed),
+            "model": asdict(self.speed) | {"paces": {k: list(v) for k, v in self.paces.items()}},
             "conditions": [dict(one) for one in conditions],
             "kernels": {one.id: one.to_json(inline=inline) for one in self.kernels},
             "problems": [_tuned_json(one, numbers) for one in self.problems],

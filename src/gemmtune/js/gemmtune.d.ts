@@ -67,7 +67,13 @@ export interface GemmtuneDocument {
   device_key: string;
   device: Record<string, unknown>;
   params: { size: number; fields: { name: string; type: string; offset: number }[] };
-  model: { at_once: number; busy?: number; launch_ns: number; bytes_per_ns: number };
+  model: {
+    at_once: number;
+    busy?: number;
+    launch_ns: number;
+    bytes_per_ns: number;
+    paces?: Record<string, [held: number, more: number]>;
+  };
   conditions: Record<string, string>[];
   kernels: Record<string, Kernel>;
   problems: {

@@ -1,5 +1,5 @@
 // Runs what `gemmtune export` writes; chooses as export/select.py.
-const SIDES = ["m", "n", "k"], ALL = [...SIDES, "batch"], { max, min, ceil, log } = Math;
+const SIDES = [..."mnk"], ALL = [...SIDES, "batch"], { ceil, log2, max, min } = Math;
 const problem = (given) =>
 	({ a: "f32", b: "f32", c: "f32", acc: "f32", batch: 1, alpha: 1, beta: 0, ...given });
 const up = (a, b) => ceil(a / b);
@@ -8,11 +8,11 @@ const size = (g, s) => g[s] ?? packed(g, s); // or a stride
 export function kind(g) {
 	const steps = [g.math, g.beta && "beta", g.bias && "bias", g.activation]
 		.filter((s) => s && !/ieee|none/.test(s));
-	const [a, b] = [g.trans_a, g.trans_b].map((t) => t ? "t" : "n");
-	return `${[g.a, g.b, g.c, g.acc]}:${a}${b}${steps[0] ? ":" + steps : ""}`;
+	const t = (on) => on ? "t" : "n";
+	return `${[g.a, g.b, g.c, g.acc]}:${t(g.trans_a)}${t(g.trans_b)}${steps[0] ? ":" + steps : ""}`;
 }
-export const bytes = (g, s) => s === "bias" ? (g.bias ? g.n * +g.c.slice(1) / 8 : 0)
-	: g.batch && ((g.batch - 1) * size(g, `stride_${s}`) + packed(g, s)) * +g[s].slice(1) / 8;
+export const bytes = (g, s) => s === "bias" ? !!g.bias * g.n * g.c.slice(1) / 8
+	: g.batch && ((g.batch - 1) * size(g, `stride_${s}`) + packed(g, s)) * g[s].slice(1) / 8;
 const traffic = (g) =>
 	bytes(g, "a") + bytes(g, "b") + bytes(g, "bias") + bytes(g, "c") * (g.beta ? 2 : 1);
 
@@ -20,34 +20,35 @@ export const count = (rule, g) => SIDES.reduce(
 	(all, s) => all * (rule[`tile_${s}`] ? up(g[s], rule[`tile_${s}`]) : 1),
 	rule.times * g.batch * (rule.elements ? up(g.m * g.n, rule.elements) : 1));
 
-function predict({ at_once, busy = 1, launch_ns, bytes_per_ns }, passes, time, from, to) {
-	const { workgroup_size: [x, y, z], workgroups } = passes.find((p) => p.entry_point === "main");
-	const work = (g) => {
-		const w = count(workgroups, g) / at_once / max(busy / (x * y * z), 1);
-		return max(w > 4 ? w : ceil(w), 1) * max(g.k, 1);
-	};
-	const fixed = min(passes.length * launch_ns, .9 * time), moved = traffic(from) || 1;
-	const moving = min(.6 * moved / (bytes_per_ns || Infinity), time - fixed);
-	return fixed + moving * traffic(to) / moved + (time - fixed - moving) * work(to) / work(from);
+function predict({ at_once, busy = 1, launch_ns, bytes_per_ns, paces }, id, passes, t, from, to) {
+	const { workgroup_size: [x, y, z], workgroups: rule } =
+		passes.find((p) => p.entry_point === "main");
+	const [held, more] = paces?.[id] ?? [max(busy / (x * y * z), 1), 64];
+	const work = (g, w = count(rule, g) / at_once / held) =>
+		(w > 4 ? w : max((3 * ceil(w) + w) / 4, 1)) * (max(g.k, 1) + more * rule.times);
+	const fixed = min(passes.length * launch_ns, .9 * t), moved = traffic(from) || 1,
+		moving = min(.6 * moved / (bytes_per_ns || Infinity), t - fixed);
+	return fixed + moving * traffic(to) / moved + (t - fixed - moving) * work(to) / work(from);
 }
 export function candidates(doc, given, able) {
 	const g = problem(given), near = {}, found = {};
 	const sizes = g.batch > 1 ? [...ALL, "stride_a", "stride_b", "stride_c"] : ALL;
 	const good = (id) => {
-		const { dialect, needs, valid } = doc.kernels[id] ?? {};
-		return id && (!dialect || dialect === able.dialect)
+		const { dialect, needs, valid } = doc.kernels[id];
+		return (!dialect || dialect === able.dialect)
 			&& needs.features.every((s) => able.features.includes(s))
 			&& Object.entries(needs.limits).every(([s, min]) => able.limits[s] >= min)
 			&& (!needs.subgroup_size || needs.subgroup_size === able.subgroup_size)
 			&& Object.entries(valid).every(([s, { min = 0, max = Infinity, multiple = 1 }]) =>
-				(s[1] && g.batch <= 1) || ((s = size(g, s)) >= min && s <= max && !(s % multiple)));
+				s[1] && g.batch <= 1 || (s = size(g, s)) >= min && s <= max && !(s % multiple));
 	};
 	const add = (source, id, time_ns) => found[id] ??= { id, source, time_ns };
 	for (const { problem: tuned, results, others = [] } of doc.problems) {
-		const h = problem(tuned), off = ALL.map((s) => Math.log2(max(g[s], 1) / max(h[s], 1)));
+		const h = problem(tuned);
 		if (kind(h) !== kind(g)) continue;
-		const far = +Math.hypot(...off).toFixed(6), weight = (1 + far) ** -2;
-		for (const { kernel, general, time_ns } of [...results, ...others]) {
+		const far = +Math.hypot(...ALL.map((s) => log2(max(g[s], 1) / max(h[s], 1)))).toFixed(6),
+			weight = (1 + far) ** -3;
+		for (const { kernel, general = [], time_ns } of [...results, ...others]) {
 			const id = [kernel, general].flat().find(good);
 			if (sizes.every((s) => size(g, s) === size(h, s))) {
 				if (id === kernel) add("exact", id, time_ns);
@@ -56,12 +57,12 @@ export function candidates(doc, given, able) {
 				const lost = doc.kernels[kernel].needs.unchecked > needs.unchecked ? 1.3 : 1;
 				sum[0] = min(sum[0], far);
 				sum[1] += weight;
-				sum[2] += weight * log(lost * predict(doc.model, passes, time_ns, h, g));
+				sum[2] += weight * log2(lost * predict(doc.model, id, passes, time_ns, h, g));
 			}
 		}
 	}
-	Object.entries(near).map(([id, [far, all, logs]]) => [id, Math.exp(logs / all), 1 + far / 10])
-		.sort(([i, t, x], [j, u, y]) => t * x - u * y || (i < j ? -1 : 1))
+	Object.entries(near).map(([id, [far, all, logs]]) => [id, 2 ** (logs / all), 1 + far / 5])
+		.sort(([i, t, x], [j, u, y]) => t * x - u * y || (i > j) - .5)
 		.forEach(([id, time]) => add("near", id, time));
 	const last = (doc.fallbacks[kind(g)] ?? []).filter(good);
 	if (min(g.m, g.n) >= 1024) last.reverse();
@@ -73,9 +74,9 @@ async function load(device, source) {
 	const url = typeof source === "string" && new URL(source, location);
 	const doc = url ? await (await fetch(url)).json() : source, built = {};
 	if (doc.format !== 1) throw Error("not a gemmtune document of format 1");
-	const { subgroupMinSize: least, subgroupMaxSize: most } = device.adapterInfo ?? {};
-	const able = { dialect: "tint", limits: device.limits, features: [...device.features],
-		subgroup_size: least === most ? least : 0 };
+	const { subgroupMinSize: least, subgroupMaxSize: most } = device.adapterInfo ?? {},
+		able = { dialect: "tint", limits: device.limits, features: [...device.features],
+			subgroup_size: least === most ? least : 0 };
 
 	function buffer(length, data, usage = 0x8c) { // STORAGE, copies
 		const all = new Uint8Array(max(up(length, 4) * 4, 16));
@@ -87,11 +88,11 @@ async function load(device, source) {
 		return made;
 	}
 	async function build({ wgsl, wgsl_file, bindings, passes }) {
-		const code = wgsl ?? await (await fetch(new URL(wgsl_file, url))).text();
-		const module = device.createShaderModule({ code });
-		const layout = device.createBindGroupLayout({ entries: bindings.map(({ binding, type }) =>
-			({ binding, visibility: 4, buffer: { type } })) });
-		const whole = device.createPipelineLayout({ bindGroupLayouts: [layout] });
+		const code = wgsl ?? await (await fetch(new URL(wgsl_file, url))).text(),
+			module = device.createShaderModule({ code }),
+			layout = device.createBindGroupLayout({ entries: bindings.map(({ binding, type }) =>
+				({ binding, visibility: 4, buffer: { type } })) }),
+			whole = device.createPipelineLayout({ bindGroupLayouts: [layout] });
 		return [layout, ...await Promise.all(passes.map(({ entry_point: entryPoint }) =>
 			device.createComputePipelineAsync({ layout: whole, compute: { module, entryPoint } })))];
 	}
@@ -102,8 +103,8 @@ async function load(device, source) {
 		for (const { name, type, offset } of fields) {
 			views[type][offset / 4] = { first_workgroup: 0, last_workgroup: -1 }[name] ?? size(gemm, name);
 		}
-		const params = buffer(length, u32, 0x48), rule = kernel.workspace_bytes;
-		const workspace = rule && buffer(count(rule, gemm));
+		const params = buffer(length, u32, 0x48), rule = kernel.workspace_bytes,
+			workspace = rule && buffer(count(rule, gemm));
 		let groups = [];
 		const encode = (pass, ...key) => {
 			let kept = groups.find(([k]) => k.every((x, i) => x === key[i]));
@@ -151,7 +152,7 @@ async function load(device, source) {
 		const encoder = device.createCommandEncoder(), pass = encoder.beginComputePass();
 		one.encode(pass, ...made);
 		pass.end();
-		const read = buffer(length, null, 9);
+		const read = buffer(length, 0, 9);
 		encoder.copyBufferToBuffer(made[2], 0, read, 0, read.size);
 		device.queue.submit([encoder.finish()]);
 		await read.mapAsync(1);

@@ -8,12 +8,24 @@ from __future__ import annotations
 from gemmtune.lookup.answer import Lookup, Source
 from gemmtune.lookup.find import answer, lookup, record, recorded, recorders, refresh
 from gemmtune.lookup.paths import default_paths, search_path, user_database
-from gemmtune.lookup.predict import CHECKS_COST, Speed, distance, doubt, weight
+from gemmtune.lookup.predict import (
+    CHECKS_COST,
+    Dispatch,
+    Pace,
+    Parts,
+    Speed,
+    distance,
+    doubt,
+    weight,
+)
 from gemmtune.lookup.record import Record, Wanted, read_record
 
 __all__ = [
     "CHECKS_COST",
+    "Dispatch",
     "Lookup",
+    "Pace",
+    "Parts",
     "Record",
     "Source",
     "Speed",

@@ -15,6 +15,7 @@ from operator import mul
 from gemmtune.lookup.catalogue import Catalogue, Leader
 from gemmtune.lookup.predict import (
     CHECKS_COST,
+    Dispatch,
     Speed,
     apart,
     doublings,
@@ -41,7 +42,7 @@ class Predicted:
 class _Measured:
     """One config, template and policy, with the costs that each of its times stands for."""
 
-    __slots__ = ("_shape", "costs", "first", "leaders", "numbers", "stale", "unusual")
+    __slots__ = ("_pace", "_shape", "costs", "first", "leaders", "numbers", "stale", "unusual")
 
     def __init__(
         self, leaders: list[Leader], problems: dict[str, tuple[int, int]], speed: Speed
@@ -50,25 +51,33 @@ class _Measured:
         self.stale, self.unusual = self.first.stale, self.first.unusual
         self.leaders = leaders
         self._shape = self.first.shape
-        self.numbers: list[int] = []
-        self.costs: list[tuple[float, float, float]] = []
+        self.numbers = [problems[leader.key][0] for leader in leaders]
+        times = []
         for leader in leaders:
-            number, traffic = problems[leader.key]
-            work = self.work(leader.gemm, speed)
             if not 0.0 < leader.time_ns < math.inf:
                 raise ValueError(f"a time of {leader.time_ns} ns")
-            cost = speed.cost(leader.time_ns, traffic, work, self._shape.passes)
-            self.numbers.append(number)
-            self.costs.append((cost.fixed_ns, cost.per_byte, cost.per_work))
+            traffic = problems[leader.key][1]
+            parts = speed.parts(leader.time_ns, traffic, self._shape.passes)
+            times.append((parts, self._dispatch(leader.gemm), traffic))
+        pace = speed.pace(self._shape.invocations, (each[:2] for each in times))
+        self._pace = pace
+        self.costs = [
+            (parts.launches, parts.traffic / max(traffic, 1), parts.work / speed.work(there, pace))
+            for parts, there, traffic in times
+        ]
+        """Nanoseconds in any case, for a byte of traffic and for a unit of work, of each time."""
+
+    def _dispatch(self, gemm: Gemm) -> Dispatch:
+        shape = self._shape
+        if shape.tile is None:
+            return Dispatch(self.first.workgroups(gemm), max(gemm.k, 1))
+        # Families' own arithmetic takes too long here.
+        workgroups = shape.workgroups * tiles(gemm, *shape.tile)
+        return Dispatch(workgroups, max(gemm.k, 1) / shape.workgroups)
 
     def work(self, gemm: Gemm, speed: Speed) -> float:
         """`Speed.work` of the config for ``gemm``."""
-        shape = self._shape
-        if shape.tile is None:
-            workgroups: float = self.first.workgroups(gemm)
-        else:  # families' own arithmetic takes too long here
-            workgroups = shape.workgroups * tiles(gemm, *shape.tile)
-        return speed.work(workgroups, shape.invocations, gemm.k)
+        return speed.work(self._dispatch(gemm), self._pace)
 
 
 class _Sum:

@@ -1,8 +1,9 @@
 """How long a config will take on a problem it was not measured on. Looks nothing up.
 
 A config's time has three parts: what its launches cost, what its memory traffic takes at the best
-speed that was seen, and the rest, which is that of its waves: so many workgroups run at once, more
-of small ones, and each takes time in proportion to k. `gemmtune.js` computes the same.
+speed that was seen, and the rest, which is that of its waves: so many workgroups run at once, and
+each takes time in proportion to its share of k and some more. How many a multiprocessor holds, and
+how much more, is learned from the config's own times. `gemmtune.js` computes the same.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
+from operator import mul, sub
+from typing import NamedTuple
 
 from gemmtune.kernels.base import ceil_div
 from gemmtune.problem import Gemm
@@ -24,6 +28,17 @@ it, larger ones have it to themselves. A core is busy with one. By type of adapt
 BUSY_OTHERWISE = 256
 EVEN_FROM_WAVES = 4
 """From so many waves on the last, partly filled one does not matter any more."""
+ROUNDED = 0.75
+"""So much of a wave that is partly filled takes as long as a full one."""
+HELD = (1, 2, 3, 4, 6, 8, 12, 16)
+"""Workgroups of a config that a multiprocessor may hold: registers decide, as compilers take."""
+MORE = (64, 0, 512)
+"""Elements of k that take as long as all of a workgroup but its sums, e.g. writing its tile; the
+usual number first."""
+LEARNED_FROM = 8
+"""Times of a config from which these two are learned."""
+LEARNED_BY = 0.999
+"""They are others than is usual where times scatter so much less."""
 LAUNCH_NS = 3_000.0
 """What a pass costs before it works, by the GPU's clock. On an H100 the fastest kernel of one pass
 took 2.9 us, of two 8.7."""
@@ -34,7 +49,7 @@ MOVING_SHARE = 0.6
 it, a config as fast as memory on one problem would be predicted to be so on every other."""
 CHECKS_COST = 1.3
 """Times as long as without bounds checks; 257 against 192 TFLOP/s were measured on an H100."""
-PER_DOUBLING = 0.1
+PER_DOUBLING = 0.2
 """A prediction is trusted less, by this share, with each doubling of a size."""
 OTHER_EPILOGUE, OTHER_LAYOUT = 1.02, 1.3
 """The same for what was measured with another epilogue, or with operands stored otherwise."""
@@ -42,20 +57,33 @@ SURE = 1e9
 """Weight of what was measured on the very problem, beside which nothing else counts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a measured time says of a config: the parts of its time on any problem."""
+class Pace(NamedTuple):
+    """How a config's workgroups share the device."""
 
-    fixed_ns: float
-    """For its launches."""
-    per_byte: float
-    """Nanoseconds for a byte of memory traffic."""
-    per_work: float
-    """Nanoseconds for a unit of `Speed.work`."""
+    held: float
+    """So many of them a multiprocessor holds at once."""
+    more: float
+    """Elements of k that take as long as all of a workgroup but its sums."""
 
-    def time_ns(self, traffic_bytes: float, work: float) -> float:
-        """Nanoseconds for so much traffic and work."""
-        return self.fixed_ns + self.per_byte * traffic_bytes + self.per_work * work
+
+class Dispatch(NamedTuple):
+    """What runs of a config for a problem."""
+
+    workgroups: float
+    """Of the pass that multiplies."""
+    depth: float
+    """Elements of k that one of them adds up."""
+
+
+class Parts(NamedTuple):
+    """What a measured time is made of, in nanoseconds."""
+
+    launches: float
+    """What does not depend on the problem."""
+    traffic: float
+    """What grows with the bytes."""
+    work: float
+    """What grows with `Speed.work`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,32 +109,67 @@ class Speed:
             bytes_per_ns=max((gemm.traffic_bytes / t for gemm, t in results), default=0.0),
         )
 
-    def work(self, workgroups: float, invocations: int, k: int) -> float:
-        """Waves of workgroups of so many invocations, each as long as its sums.
+    def waves(self, workgroups: float, held: float) -> float:
+        """How often all that runs at once has to, of workgroups that are held so many at once."""
+        return _waves(workgroups / self.at_once / held)
 
-        A wave is all that runs at once.
-        """
-        full = workgroups / (self.at_once * max(self.busy / invocations, 1.0))
-        waves = full if full > EVEN_FROM_WAVES else max(math.ceil(full), 1)
-        return waves * max(k, 1)
+    def work(self, there: Dispatch, pace: Pace) -> float:
+        """Waves of workgroups, each as long as its sums and what else it does."""
+        return self.waves(there.workgroups, pace.held) * (there.depth + pace.more)
 
-    def cost(self, time_ns: float, traffic_bytes: int, work: float, passes: int) -> Cost:
+    def parts(self, time_ns: float, traffic_bytes: int, passes: int) -> Parts:
         """The parts of a time.
 
         Args:
             time_ns: what a config took.
             traffic_bytes: `Gemm.traffic_bytes` of the problem.
-            work: see `work`.
             passes: how many it took.
         """
-        fixed_ns = min(passes * self.launch_ns, LAUNCH_SHARE * time_ns)
+        launches = min(passes * self.launch_ns, LAUNCH_SHARE * time_ns)
         least_ns = traffic_bytes / self.bytes_per_ns if self.bytes_per_ns else 0.0
-        moving_ns = min(MOVING_SHARE * least_ns, time_ns - fixed_ns)
-        return Cost(
-            fixed_ns=fixed_ns,
-            per_byte=moving_ns / traffic_bytes if traffic_bytes else 0.0,
-            per_work=(time_ns - fixed_ns - moving_ns) / work,
-        )
+        traffic = min(MOVING_SHARE * least_ns, time_ns - launches)
+        return Parts(launches, traffic, time_ns - launches - traffic)
+
+    def pace(self, invocations: int, times: Iterable[tuple[Parts, Dispatch]] = ()) -> Pace:
+        """The pace of a config with workgroups of so many invocations: that by which a unit of work
+        took most nearly as long wherever it was timed, if that was often enough.
+        """
+        usual = Pace(max(self.busy / invocations, 1.0), MORE[0])
+        known = [(sum(parts), parts.work, there) for parts, there in times if parts.work > 0.0]
+        if len(known) < LEARNED_FROM:
+            return usual
+        # What work has little part in says little of it.
+        weights = [work / time_ns for time_ns, work, _ in known]
+        total: float = sum(weights)
+        log = math.log
+        logs = [log(work) for _, work, _ in known]
+
+        rounds = [there.workgroups / self.at_once for *_, there in known]
+        by_more = {
+            more: list(map(sub, logs, [log(there.depth + more) for *_, there in known]))
+            for more in MORE
+        }
+
+        def scatter(waves: list[float], more: int) -> float:
+            units = list(map(sub, by_more[more], waves))
+            mean = math.fsum(map(mul, weights, units)) / total
+            return math.fsum(map(mul, weights, map(abs, map(sub, units, repeat(mean)))))
+
+        best, least = usual, math.inf
+        for held in dict.fromkeys((usual.held, *HELD)):
+            waves = [log(_waves(one / held)) for one in rounds]
+            for more in MORE:
+                found = scatter(waves, more)
+                if found < LEARNED_BY * least:
+                    best, least = Pace(held, more), found
+        return best
+
+
+def _waves(full: float) -> float:
+    """Of so many times what runs at once."""
+    if full > EVEN_FROM_WAVES:
+        return full
+    return max(ROUNDED * math.ceil(full) + (1 - ROUNDED) * full, 1.0)
 
 
 def doublings(gemm: Gemm) -> tuple[float, float, float, float]:
@@ -150,7 +213,7 @@ def weight(far: float, like: float = 1.0) -> float:
         like: the `likeness`.
     """
     apart = like * (1.0 + far)
-    return SURE if apart == 1.0 else 1.0 / apart**2
+    return SURE if apart == 1.0 else 1.0 / apart**3
 
 
 def tiles(gemm: Gemm, tile_m: int, tile_n: int) -> int:
