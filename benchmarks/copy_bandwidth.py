@@ -57,7 +57,7 @@ def copy_gbps(
     half = moved_bytes // 2 // 16 * 16
     pairs = max(2, rotated_bytes // moved_bytes)
     buffers = [(gpu.buffer(half), gpu.buffer(half)) for _ in range(pairs)]
-    (pipeline,) = gpu.pipelines(WGSL, BINDINGS, ("main",))
+    (pipeline,) = gpu.pipelines(WGSL, (BINDINGS,), ("main",))
     groups = [gpu.bind_group(BINDINGS, pair) for pair in buffers]
     queries = gpu.query_set(18)
 

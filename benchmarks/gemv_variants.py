@@ -215,7 +215,7 @@ class Bench:
 
     def read(self) -> list[list[float]]:
         """The same for reading the large operand, by its fastest grid."""
-        (pipeline,) = self.gpu.pipelines(READ, READ_BINDINGS, ("main",))
+        (pipeline,) = self.gpu.pipelines(READ, (READ_BINDINGS,), ("main",))
         large = max((0, 1), key=lambda i: self.inputs[0][i].size)
         target = self.gpu.buffer(1 << 26)
         groups = [self.gpu.bind_group(READ_BINDINGS, (pair[large], target)) for pair in self.inputs]

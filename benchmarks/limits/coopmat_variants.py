@@ -621,7 +621,7 @@ class Bench:
 
     def compile(self, v: Variant) -> Any:
         """The pipeline."""
-        return self.gpu.pipelines(wgsl(v), BINDINGS, ("main",), unchecked=True)[0]
+        return self.gpu.pipelines(wgsl(v), (BINDINGS,), ("main",), unchecked=True)[0]
 
     def operands(self, v: Variant) -> tuple[Any, ...]:
         """Bind group, C, the elements looked at and what they should be."""

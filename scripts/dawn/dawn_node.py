@@ -168,7 +168,11 @@ def run_kernel(
             "wgsl": "kernel.wgsl",
             "buffers": buffers,
             "passes": [
-                {"entry_point": one.entry_point, "grid": grid(one.workgroups, per_dimension)}
+                {
+                    "entry_point": one.entry_point,
+                    "grid": grid(one.workgroups, per_dimension),
+                    "only_reads": [5] if one.only_reads else [],
+                }
                 for one in kernel.launches
             ],
             "output": {"binding": 3, "file": "output"},

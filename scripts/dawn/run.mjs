@@ -7,7 +7,8 @@
 //   toggles, features   what the device is made with
 //   wgsl                file with the module
 //   buffers             [{binding, uniform, read_only, bytes, file}]; without file: zeros
-//   passes              [{entry_point, grid: [x, y, z]}]
+//   passes              [{entry_point, grid: [x, y, z], only_reads}]; bindings of buffers that are
+//                       read-only in this pass
 //   output              {binding, file}: a buffer to keep
 //   time                {warmup_s, samples, dispatches}; without: one run
 // Files lie beside job.json. One kernel a process: drivers have died on the second pipeline.
@@ -56,19 +57,23 @@ async function pipelinesOf(device, job, folder) {
   if (wrong.length) {
     throw new Error(wrong.map((one) => `${one.lineNum}:${one.linePos} ${one.message}`).join('\n'));
   }
-  const entries = job.buffers.map(({ binding, uniform, read_only }) => ({
-    binding,
-    visibility: globals.GPUShaderStage.COMPUTE,
-    buffer: { type: uniform ? 'uniform' : read_only ? 'read-only-storage' : 'storage' },
-  }));
-  const layout = device.createBindGroupLayout({ entries });
-  const whole = device.createPipelineLayout({ bindGroupLayouts: [layout] });
   const pipelines = [];
   for (const pass of job.passes) {
+    const type = ({ binding, uniform, read_only }) => {
+      if (uniform) return 'uniform';
+      return read_only || pass.only_reads.includes(binding) ? 'read-only-storage' : 'storage';
+    };
+    const entries = job.buffers.map((one) => ({
+      binding: one.binding,
+      visibility: globals.GPUShaderStage.COMPUTE,
+      buffer: { type: type(one) },
+    }));
+    const bindGroupLayouts = [device.createBindGroupLayout({ entries })];
+    const layout = device.createPipelineLayout({ bindGroupLayouts });
     const compute = { module, entryPoint: pass.entry_point };
-    pipelines.push(await device.createComputePipelineAsync({ layout: whole, compute }));
+    pipelines.push(await device.createComputePipelineAsync({ layout, compute }));
   }
-  return { layout, pipelines };
+  return pipelines;
 }
 
 function buffersOf(device, job, folder) {
@@ -117,17 +122,18 @@ async function runJob(path) {
   const complaints = [];
   device.addEventListener?.('uncapturederror', ({ error }) => complaints.push(error.message));
   device.pushErrorScope('validation');
-  const { layout, pipelines } = await pipelinesOf(device, job, folder);
+  const pipelines = await pipelinesOf(device, job, folder);
   const buffers = buffersOf(device, job, folder);
   const entries = [...buffers].map(([binding, buffer]) => ({ binding, resource: { buffer } }));
-  const group = device.createBindGroup({ layout, entries });
+  const groups = pipelines.map((pipeline) =>
+    device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
   const run = (count) => {
     const encoder = device.createCommandEncoder();
     for (let i = 0; i < count; i++) {
       const pass = encoder.beginComputePass();
-      pass.setBindGroup(0, group);
       pipelines.forEach((pipeline, number) => {
         pass.setPipeline(pipeline);
+        pass.setBindGroup(0, groups[number]);
         pass.dispatchWorkgroups(...job.passes[number].grid);
       });
       pass.end();

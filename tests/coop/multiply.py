@@ -27,7 +27,11 @@ def main(folder: Path) -> None:
     device = Device.from_json(job["device"])
     kernel = render(family, FAMILIES[family].config.from_json(job["config"]), gemm, device)
     gpu = Gpu()
-    bindings = kernel_bindings(gemm, workspace=kernel.workspace_bytes > 0)
+    has_workspace = kernel.workspace_bytes > 0
+    bindings = [
+        kernel_bindings(gemm, workspace=has_workspace, only_reads=launch.only_reads)
+        for launch in kernel.launches
+    ]
     names = [launch.entry_point for launch in kernel.launches]
     pipelines = gpu.pipelines(kernel.wgsl, bindings, names)
     params = gpu.uniform(pack_params(gemm))
@@ -36,8 +40,8 @@ def main(folder: Path) -> None:
     workspace = gpu.buffer(kernel.workspace_bytes) if kernel.workspace_bytes else None
     gpu.write(a, np.load(folder / "a.npy").tobytes())
     gpu.write(b, np.load(folder / "b.npy").tobytes())
-    group = gpu.bind_group(bindings, (params, a, b, c, None, workspace))
-    for pipeline, launch in zip(pipelines, kernel.launches, strict=True):
+    for pipeline, each, launch in zip(pipelines, bindings, kernel.launches, strict=True):
+        group = gpu.bind_group(each, (params, a, b, c, None, workspace))
         groups = grid(launch.workgroups, device.limits.workgroups_per_dimension)
         gpu.submit([[Dispatch(pipeline=pipeline, bind_group=group, groups=groups)]])
     found = np.frombuffer(gpu.read(c), np.float32)

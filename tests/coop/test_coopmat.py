@@ -141,12 +141,15 @@ ONE = {"subgroups_m": 1, "subgroups_n": 1, "frags_m": 2, "frags_n": 2, "load": 8
         ("32x32x48", ONE),
         ("32x32x64", {"hold": "last", "flight": 2}),
         ("32x32x32", {"wide": True}),
+        ("32x32x64", ONE | {"pieces": 2}),
+        ("32x32x96", ONE | {"pieces": 2, "hold": "last"}),
+        ("32x32x64", ONE | {"pack": True}),
     ],
 )
 @pytest.mark.parametrize(("trans_a", "trans_b"), LAYOUTS)
 def test_fragments_held_for_a_step_are_right(run_kernel, device, shape, changes, trans_a, trans_b):
     if trans_a and not trans_b:
-        changes = changes | {"wide": False}
+        changes = changes | {"wide": False, "pieces": 1, "pack": False}
     gemm = Gemm.parse(shape, trans_a=trans_a, trans_b=trans_b, **F16)
     config = config_of(gemm, device, **HELD, dims="static", checked=False)
 
@@ -165,6 +168,8 @@ def test_fragments_held_for_a_step_are_right(run_kernel, device, shape, changes,
         ("20x24x50x2", {"trans_a": True, "trans_b": True}, {"wide": True, "flight": 2}),
         ("32x32x128", {"c": "f16"}, {"dims": "static", "split_k": 4, "checked": False}),
         ("17x21x250", {"bias": True}, {"split_k": 3, "wide": True, "hold": "last"}),
+        ("17x32x72", {"c": "f16"}, ONE | {"pieces": 2, "hold": "last", "flight": 2}),
+        ("32x21x104", {"trans_b": True}, ONE | {"pieces": 2, "split_k": 2, "hold": "last"}),
     ],
 )
 def test_held_fragments_are_right_at_edges_and_where_k_is_split(
@@ -173,6 +178,33 @@ def test_held_fragments_are_right_at_edges_and_where_k_is_split(
     gemm = Gemm.parse(shape, **F16, **kind)
 
     right(run_kernel, config_of(gemm, device, **(HELD | changes)), gemm, device)
+
+
+WHOLE = {"dims": "static", "checked": False}
+PACKED = ONE | {"hold": "none", "order": "stream_a", "stages": 1, "pack": True}
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "changes"),
+    [
+        # More than one block of what a workgroup packs, and less than one.
+        ("144x8x72", {}, {}),
+        ("8x24x136x2", {"trans_b": True, "c": "f16"}, {"dims": "static"}),
+        ("19x32x24", {"trans_b": True, "bias": True}, {"stages": 2}),
+        ("24x13x40x3", {"trans_a": True, "trans_b": True, "beta": 0.5}, {"subgroups_m": 2}),
+        ("17x24x72", {}, HELD | ONE | {"pack": True, "hold": "last", "flight": 2}),
+        ("128x16x64", {}, HELD | ONE | {"pack": True, "hold": "last", "flight": 4} | WHOLE),
+    ],
+)
+def test_packed_operands_are_right(run_kernel, device, shape, kind, changes):
+    gemm = Gemm.parse(shape, **F16, **kind)
+    config = config_of(gemm, device, **(HELD | PACKED | changes))
+
+    assert [one.entry_point for one in render("coopmat", config, gemm, device).launches] == [
+        "pack",
+        "main",
+    ]
+    right(run_kernel, config, gemm, device)
 
 
 def test_configs_of_the_space_are_right(run_kernel, device):

@@ -105,6 +105,7 @@ def test_epilogue_is_right(dawn, activation):
         {"a_from": "storage", "dims": "static"},
         {"b_from": "storage", "dims": "static", "prefetch": False},
         {"turns": 2},
+        {"pack": True, "load": 8, "tile_k": 16},
     ],
     ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items()),
 )

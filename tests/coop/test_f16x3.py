@@ -142,11 +142,31 @@ def test_every_knob_is_right_presplit(run_kernel, device, changes):
     right(run_kernel, config_of(gemm, device, **(PRESPLIT | FOUR | changes)), gemm, device)
 
 
-def test_presplit_gives_the_same_numbers(run_kernel, device):
+@pytest.mark.parametrize(
+    ("shape", "kind", "changes"),
+    [
+        # More than one block, less than one, and operands that stay as they are.
+        ("80x8x72", {}, HELD | {"dims": "static"}),
+        ("19x70x5x2", {"trans_b": True}, {"corrections": "apart"}),
+        ("9x7x33", {"trans_a": True, "trans_b": True, "beta": 0.5}, HELD),
+    ],
+)
+def test_packed_parts_are_right(run_kernel, device, shape, kind, changes):
+    gemm = f16x3(shape, **kind)
+
+    right(
+        run_kernel, config_of(gemm, device, **PRESPLIT, **ONE, pack=True, **changes), gemm, device
+    )
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_presplit_gives_the_same_numbers(run_kernel, device, pack):
     """It moves the work of splitting, and changes none of it."""
     gemm = f16x3("32x32x64")
     configs = [
-        config_of(gemm, device, **(PRESPLIT | FOUR | {"presplit": presplit}))
+        config_of(
+            gemm, device, **(PRESPLIT | FOUR | {"presplit": presplit, "pack": presplit and pack})
+        )
         for presplit in (False, True)
     ]
     found = [right(run_kernel, config, gemm, device) for config in configs]

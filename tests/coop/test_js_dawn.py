@@ -41,6 +41,7 @@ VECTOR = Gemm.parse("1x200x300")
 BATCH = Gemm.parse("20x24x16x3", stride_b=0, stride_c=20 * 24 + 5)
 STEPS = Gemm.parse("37x44x20", **EPILOGUE)
 HALVES = Gemm.parse("64x32x40", **HALF)
+PACKED = Gemm.parse("32x16x64", **F16)
 WHOLE_TILES = Gemm.parse("32x48x32", **F16)
 ANY_TILES = Gemm.parse("33x41x19", trans_b=True, **F16)
 ALIGNED = Gemm.parse("64x64x32", trans_a=True, activation="relu")
@@ -53,6 +54,7 @@ EXPECTED: dict[Gemm, tuple[str, str]] = {
     BATCH: ("naive", "exact"),
     STEPS: ("tiled", "exact"),
     HALVES: ("tiled", "exact"),
+    PACKED: ("coopmat", "exact"),
     WHOLE_TILES: ("coopmat", "exact"),
     ANY_TILES: ("coopmat", "exact"),
     replace(STEPS, m=7, n=12, k=8, batch=2, stride_c=96): ("tiled", "near"),
@@ -93,6 +95,8 @@ def winners(device: Device) -> Iterator[tuple[Gemm, str, Config]]:
     yield SPLIT, "tiled", next(one for one in space if FAMILIES["tiled"].workspace(one, SPLIT))
     yield VECTOR, "gemv", default("gemv", VECTOR)
     yield BATCH, "naive", default("naive", BATCH)
+    packed = {"load": 8, "pack": True, "tile_k": 16}
+    yield PACKED, "coopmat", replace(matrices(PACKED, "static"), **packed)  # type: ignore[arg-type]
     yield WHOLE_TILES, "coopmat", matrices(WHOLE_TILES, "static")
     yield ANY_TILES, "coopmat", matrices(ANY_TILES, "dynamic")
 
@@ -166,6 +170,8 @@ def test_what_ran_is_what_was_meant_to(answer: Answer) -> None:
         if gemm == SPLIT:
             assert kernel.workspace_bytes is not None
             assert len(kernel.passes) == 2
+        if gemm == PACKED:
+            assert [one.workspace for one in kernel.passes] == [None, "read-only-storage"]
         if gemm in (STEPS, DYNAMIC, ANY_TILES):
             assert kernel.config["dims"] == "dynamic"
     assert ran == EXPECTED

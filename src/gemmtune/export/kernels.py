@@ -94,7 +94,12 @@ def _rules(kernel: Kernel, gemm: Gemm) -> tuple[tuple[Pass, ...], Count | None, 
         rules = [Count(times=one.workgroups // batch) for one in launches]
         workspace = Count(times=kernel.workspace_bytes // batch) if kernel.workspace_bytes else None
     passes = tuple(
-        Pass(entry_point=one.entry_point, workgroup_size=one.workgroup_size, workgroups=rule)
+        Pass(
+            entry_point=one.entry_point,
+            workgroup_size=one.workgroup_size,
+            workgroups=rule,
+            workspace="read-only-storage" if one.only_reads else None,
+        )
         for one, rule in zip(launches, rules, strict=True)
         if rule is not None
     )

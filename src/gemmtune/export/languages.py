@@ -94,6 +94,7 @@ typedef struct {
   const char *entry_point;
   uint32_t workgroup_size[3];
   gemmtune_count workgroups;
+  int only_reads; /* the workspace is bound as read-only storage */
 } gemmtune_pass;
 typedef struct {
   const char *id, *kind, *dialect; /* dialect is NULL for plain WGSL */
@@ -151,7 +152,8 @@ def _braces(values: list[int]) -> str:
 def _c_pass(kernel: Portable, index: int) -> str:
     one = kernel.passes[index]
     size = _braces(list(one.workgroup_size))
-    return f"{{{quoted(one.entry_point)}, {size}, {_braces(_count(one.workgroups))}}}"
+    reads = int(one.workspace is not None)
+    return f"{{{quoted(one.entry_point)}, {size}, {_braces(_count(one.workgroups))}, {reads}}}"
 
 
 def _c_kernel(kernel: Portable, number: int) -> str:
@@ -190,6 +192,8 @@ pub struct Pass {
     pub entry_point: &'static str,
     pub workgroup_size: [u32; 3],
     pub workgroups: Count,
+    /// The workspace is bound as read-only storage.
+    pub only_reads: bool,
 }
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel {
@@ -245,7 +249,8 @@ def _rust_count(rule: Count) -> str:
 def _rust_kernel(kernel: Portable) -> str:
     passes = ", ".join(
         f"Pass {{ entry_point: {quoted(one.entry_point)}, "
-        f"workgroup_size: {list(one.workgroup_size)}, workgroups: {_rust_count(one.workgroups)} }}"
+        f"workgroup_size: {list(one.workgroup_size)}, workgroups: {_rust_count(one.workgroups)}, "
+        f"only_reads: {str(one.workspace is not None).lower()} }}"
         for one in kernel.passes
     )
     valid = ", ".join(

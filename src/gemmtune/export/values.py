@@ -57,21 +57,29 @@ class Pass:
     """Invocations in x, y, z."""
     workgroups: Count
     """How many, to be folded into a grid."""
+    workspace: str | None = None
+    """Type of the binding workspace in this pass; None: the one that the kernel's bindings say."""
 
     def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return {
+        """All fields, of the optional one its value if it has any."""
+        values = {
             "entry_point": self.entry_point,
             "workgroup_size": list(self.workgroup_size),
             "workgroups": self.workgroups.to_json(),
         }
+        return values | ({"workspace": self.workspace} if self.workspace else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Pass:
         """The inverse of `to_json`."""
         x, y, z = data["workgroup_size"]
         rule = Count(**data["workgroups"])
-        return cls(entry_point=data["entry_point"], workgroup_size=(x, y, z), workgroups=rule)
+        return cls(
+            entry_point=data["entry_point"],
+            workgroup_size=(x, y, z),
+            workgroups=rule,
+            workspace=data.get("workspace"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

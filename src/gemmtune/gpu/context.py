@@ -67,24 +67,28 @@ class Context:
         found = self._pipelines.get(key)
         if found is None:
             kernel = render(family, config, gemm, self.device)
-            bindings = kernel_bindings(gemm, workspace=workspace)
             with translated(self.device.name):
+                layouts = [
+                    self.layout(
+                        kernel_bindings(gemm, workspace=workspace, only_reads=one.only_reads)
+                    )
+                    for one in kernel.launches
+                ]
                 module = create_module(self.wgpu_device, kernel.wgsl, unchecked=kernel.unchecked)
-                found = self._compile(
-                    module, bindings, [one.entry_point for one in kernel.launches]
-                )
+                names = [one.entry_point for one in kernel.launches]
+                found = self._compile(module, layouts, names)
             self._pipelines[key] = found
         return found
 
     def _compile(
-        self, module: Any, bindings: tuple[str | None, ...], entry_points: Sequence[str]
+        self, module: Any, layouts: Sequence[Any], entry_points: Sequence[str]
     ) -> tuple[Any, ...]:
-        layout = self.wgpu_device.create_pipeline_layout(bind_group_layouts=[self.layout(bindings)])
         return tuple(
             self.wgpu_device.create_compute_pipeline(
-                layout=layout, compute={"module": module, "entry_point": name}
+                layout=self.wgpu_device.create_pipeline_layout(bind_group_layouts=[layout]),
+                compute={"module": module, "entry_point": name},
             )
-            for name in entry_points
+            for layout, name in zip(layouts, entry_points, strict=True)
         )
 
     def workspace(self, size_bytes: int) -> Any:

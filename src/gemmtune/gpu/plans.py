@@ -55,12 +55,17 @@ class Plan:
         record = FAMILIES[choice.family]
         launches = record.launch(choice.config, gemm)
         size_bytes = record.workspace(choice.config, gemm)
-        self._bindings = kernel_bindings(gemm, workspace=size_bytes > 0)
+        # One set of bindings for each way in which passes use the workspace.
+        accesses = list(dict.fromkeys(launch.only_reads for launch in launches))
+        self._bindings = tuple(
+            kernel_bindings(gemm, workspace=size_bytes > 0, only_reads=only_reads)
+            for only_reads in accesses
+        )
         self._context = context
         pipelines = context.pipelines(choice.family, choice.config, gemm, size_bytes > 0)
         per_dimension = context.device.limits.workgroups_per_dimension
         self._passes = tuple(
-            (pipeline, grid(launch.workgroups, per_dimension))
+            (pipeline, grid(launch.workgroups, per_dimension), accesses.index(launch.only_reads))
             for pipeline, launch in zip(pipelines, launches, strict=True)
             if launch.workgroups
         )
@@ -97,10 +102,10 @@ class Plan:
         if not self._passes:
             return
         kept = self._groups.get((id(a), id(b), id(c), id(bias)))
-        group = self._bind((a, b, c, bias)) if kept is None else kept[0]
-        for pipeline, groups in self._passes:
+        bound = self._bind((a, b, c, bias)) if kept is None else kept[0]
+        for pipeline, groups, which in self._passes:
             compute_pass.set_pipeline(pipeline)
-            compute_pass.set_bind_group(0, group)
+            compute_pass.set_bind_group(0, bound[which])
             compute_pass.dispatch_workgroups(*groups)
 
     def run(self, a: Any, b: Any, c: Any, bias: Any = None) -> None:
@@ -118,25 +123,28 @@ class Plan:
         with self._context.lock:
             self._groups.pop((id(a), id(b), id(c), id(bias)), None)
 
-    def _bind(self, operands: tuple[Any, ...]) -> Any:
+    def _bind(self, operands: tuple[Any, ...]) -> tuple[Any, ...]:
         for name, buffer in zip(("a", "b", "c", "bias"), operands, strict=True):
             self._check(name, buffer)
         buffers = [self._params, *operands, self._workspace]
         with translated(self._context.device.name):
-            group = self._context.wgpu_device.create_bind_group(
-                layout=self._context.layout(self._bindings),
-                entries=[
-                    {"binding": i, "resource": {"buffer": buffer}}
-                    for i, buffer in enumerate(buffers)
-                    if self._bindings[i] is not None
-                ],
+            bound = tuple(
+                self._context.wgpu_device.create_bind_group(
+                    layout=self._context.layout(bindings),
+                    entries=[
+                        {"binding": i, "resource": {"buffer": buffer}}
+                        for i, buffer in enumerate(buffers)
+                        if bindings[i] is not None
+                    ],
+                )
+                for bindings in self._bindings
             )
         with self._context.lock:
             # With the buffers, so that nothing else can get their ids meanwhile.
-            self._groups[tuple(map(id, operands))] = (group, operands)
+            self._groups[tuple(map(id, operands))] = (bound, operands)
             while len(self._groups) > GROUPS_KEPT:
                 self._groups.popitem(last=False)
-        return group
+        return bound
 
     def _check(self, name: str, buffer: Any) -> None:
         """Refuses a buffer that wgpu would refuse later and less clearly."""

@@ -42,7 +42,10 @@ export interface Kernel {
   wgsl?: string;
   wgsl_file?: string;
   bindings: { binding: number; name: string; type: GPUBufferBindingType }[];
-  passes: { entry_point: string; workgroup_size: number[]; workgroups: Count }[];
+  passes: {
+    entry_point: string; workgroup_size: number[]; workgroups: Count;
+    workspace?: "read-only-storage"; // instead of what bindings has
+  }[];
   workspace_bytes: Count | null;
   needs: {
     features: string[];

@@ -89,16 +89,16 @@ async function load(device, source) {
 	}
 	async function build({ wgsl, wgsl_file, bindings, passes }) {
 		const code = wgsl ?? await (await fetch(new URL(wgsl_file, url))).text(),
-			module = device.createShaderModule({ code }),
-			layout = device.createBindGroupLayout({ entries: bindings.map(({ binding, type }) =>
-				({ binding, visibility: 4, buffer: { type } })) }),
-			whole = device.createPipelineLayout({ bindGroupLayouts: [layout] });
-		return [layout, ...await Promise.all(passes.map(({ entry_point: entryPoint }) =>
-			device.createComputePipelineAsync({ layout: whole, compute: { module, entryPoint } })))];
+			module = device.createShaderModule({ code });
+		return Promise.all(passes.map(({ entry_point: entryPoint, workspace }) =>
+			device.createComputePipelineAsync({ compute: { module, entryPoint },
+				layout: device.createPipelineLayout({ bindGroupLayouts: [device.createBindGroupLayout({
+					entries: bindings.map(({ binding, type }) =>
+						({ binding, visibility: 4, buffer: { type: binding > 4 && workspace || type } })) })] }) })));
 	}
 	async function ready(gemm, choice) {
-		const kernel = doc.kernels[choice.id], { size: length, fields } = doc.params;
-		const [layout, ...pipelines] = await (built[choice.id] ??= build(kernel));
+		const kernel = doc.kernels[choice.id], { size: length, fields } = doc.params,
+			made = await (built[choice.id] ??= build(kernel));
 		const u32 = new Uint32Array(length / 4), views = { u32, f32: new Float32Array(u32.buffer) };
 		for (const { name, type, offset } of fields) {
 			views[type][offset / 4] = { first_workgroup: 0, last_workgroup: -1 }[name] ?? size(gemm, name);
@@ -109,20 +109,20 @@ async function load(device, source) {
 		const encode = (pass, ...key) => {
 			let kept = groups.find(([k]) => k.every((x, i) => x === key[i]));
 			if (!kept) {
-				const [a, b, c, bias] = key, given = { params, workspace, a, b, c, bias };
-				const entries = kernel.bindings.map(({ binding, name }) => {
+				const [a, b, c, bias] = key, given = { params, workspace, a, b, c, bias },
+					entries = kernel.bindings.map(({ binding, name }) => {
 					if (!given[name]) throw TypeError(`no buffer for ${name}`);
 					return { binding, resource: { buffer: given[name] } };
 				});
-				kept = [key, device.createBindGroup({ layout, entries })];
+				kept = [key, made.map((p) => device.createBindGroup({ layout: p.getBindGroupLayout(0), entries }))];
 				groups = [kept, ...groups.slice(0, 31)];
 			}
 			kernel.passes.forEach(({ workgroups }, i) => {
 				const all = count(workgroups, gemm);
 				if (!all) return;
-				const rows = up(all, device.limits.maxComputeWorkgroupsPerDimension);
-				pass.setPipeline(pipelines[i]);
-				pass.setBindGroup(0, kept[1]);
+				const rows = up(all, able.limits.maxComputeWorkgroupsPerDimension);
+				pass.setPipeline(made[i]);
+				pass.setBindGroup(0, kept[1][i]);
 				pass.dispatchWorkgroups(up(all, rows), rows);
 			});
 		};

@@ -91,6 +91,8 @@ class Launch:
     """Invocations per workgroup in x, y, z."""
     workgroup_storage_bytes: int = 0
     """Workgroup memory one workgroup takes."""
+    only_reads: bool = False
+    """The workspace is bound read-only, as drivers move such loads more freely."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,14 @@ from gemmtune.kernels.base import (
     check_launch,
     check_problem,
 )
-from gemmtune.kernels.coopmat_config import SOURCES, CoopmatConfig, Hold, Order, Stages
+from gemmtune.kernels.coopmat_config import (
+    SOURCES,
+    VECTOR,
+    CoopmatConfig,
+    Hold,
+    Order,
+    Stages,
+)
 from gemmtune.kernels.fragments import fragment_sizes, widest_load
 from gemmtune.kernels.split import check_split, passes, sharers, widths, workspace_bytes, worthwhile
 from gemmtune.kernels.tile import TileOperand, access_width
@@ -50,7 +57,7 @@ def check(config: CoopmatConfig, gemm: Gemm, device: Device) -> tuple[str, ...]:
     unsupported = supported(gemm, device)
     if unsupported:
         return unsupported
-    reasons = tuple(check_shape(config, gemm, device))
+    reasons = tuple(_check_shape(config, gemm, device))
     if TOO_SMALL in reasons:
         return reasons
     return reasons + _check_launch(config, gemm, device)
@@ -60,8 +67,21 @@ def _check_launch(config: CoopmatConfig, gemm: Gemm, device: Device) -> tuple[st
     return check_launch(launch(config, gemm), device, workspace(config, gemm))
 
 
+def _check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
+    yield from check_shape(c, gemm, device)
+    if c.pack:
+        if c.load != VECTOR or (c.a_from, c.b_from) != ("workgroup", "workgroup"):
+            yield f"with pack, load must be {VECTOR}, and a_from and b_from workgroup"
+        for o in c.sources(gemm):
+            if o.along_k and access_width(VECTOR, gemm.k, gemm, o.name) != VECTOR:
+                yield f"rows of {o.name} are not aligned to {2 * VECTOR} bytes"
+
+
 def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
-    """Why a config is illegal whatever its launch takes; nothing more where one is `TOO_SMALL`."""
+    """Why a config is illegal whatever its launch takes, in this family and in those like it.
+
+    Nothing more is said where one is `TOO_SMALL`.
+    """
     counts = (c.frag, c.sg_size, c.subgroups, c.frags_m, c.frags_n, c.tile_k, c.group_m)
     if min(*counts, c.subgroups_m, c.subgroups_k, c.vec, c.split_k, c.turns, c.out_frags) < 1:
         yield TOO_SMALL
@@ -92,25 +112,41 @@ def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
     if c.frags_n % c.out_frags or (c.out_frags > 1 and c.direct(gemm)):
         yield f"out_frags {c.out_frags} does not divide frags_n {c.frags_n}, or C is stored at once"
     yield from check_split(c.split_k, c.step_k, gemm)
+    if c.pack:
+        yield from _check_pack(c, gemm)
     yield from _check_loads(c, gemm, fragment)
     yield from _check_hold(c, gemm)
 
 
 def _check_hold(c: CoopmatConfig, gemm: Gemm) -> Iterator[str]:
     if c.hold == "none":
-        if c.flight != 1 or c.wide:
-            yield f"flight {c.flight} and wide {c.wide} say nothing without hold"
+        if c.flight != 1 or c.wide or c.pieces != 1:
+            yield f"flight {c.flight}, wide {c.wide}, pieces {c.pieces} say nothing without hold"
         return
-    if c.hold not in get_args(Hold) or c.flight not in (1, 2):
-        yield f"hold {c.hold!r} must be none, first or last, and flight {c.flight} 1 or 2"
+    if c.hold not in get_args(Hold) or c.flight not in (1, 2, 4):
+        yield f"hold {c.hold!r} must be none, first or last, and flight {c.flight} 1, 2 or 4"
+    if c.flight == 4 and (c.wide or c.pieces > 1):
+        yield "with flight 4, wide must be false and pieces 1"
     if (c.stages, c.tile_k, c.subgroups_k) != (2, c.frag, 1):
         yield f"with hold, stages must be 2, tile_k the fragment's {c.frag} and subgroups_k 1"
     if c.order != "all_first" or (c.a_from, c.b_from) != ("workgroup", "workgroup"):
         yield "with hold, order must be all_first, and a_from and b_from workgroup"
-    if c.wide and gemm.trans_a and not gemm.trans_b:
-        yield "wide says nothing where neither operand lies along k"
+    along_k = (not gemm.trans_a) + gemm.trans_b
+    if c.pieces not in (1, 2):
+        yield f"pieces is {c.pieces}; it must be 1 or 2"
+    if (c.wide or c.pieces > 1) and not along_k:
+        yield "wide and pieces say nothing where neither operand lies along k"
+    if c.pieces > 1 and c.flight > 1 and along_k == 2:
+        yield f"flight {c.flight} says nothing where both operands come in pieces"
     if gemm.k == 0 and c.dims == "static":
         yield "with hold, a k that is known must be over 0"
+
+
+def _check_pack(c: CoopmatConfig, gemm: Gemm) -> Iterator[str]:
+    if not any(o.along_k for o in c.sources(gemm)):
+        yield "pack says nothing where neither operand lies along k"
+    if (c.wide, c.pieces, c.split_k) != (False, 1, 1):
+        yield "with pack, split_k and pieces must be 1, and wide false"
 
 
 def _check_loads(c: CoopmatConfig, gemm: Gemm, fragment: Fragment | None) -> Iterator[str]:
@@ -138,22 +174,46 @@ def _check_storage(o: TileOperand, gemm: Gemm) -> Iterator[str]:
         yield f"rows of {o.name} are not aligned to 16 bytes, as fragments from storage must be"
 
 
-def launch(config: CoopmatConfig, gemm: Gemm) -> tuple[Launch, ...]:
-    """See `Family.launch`."""
+def product_pass(config: CoopmatConfig, gemm: Gemm) -> Launch:
+    """The pass that multiplies, where k is not split."""
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
     vectors = sum(o.rows * o.row for o in config.staged(gemm)) * config.stages * config.tiles
-    main = Launch(
+    return Launch(
         workgroups=tiles * gemm.batch,
         workgroup_size=(config.sg_size * config.subgroups, 1, 1),
         workgroup_storage_bytes=vectors * config.vec * SIZEOF["f16"]
         + config.out_storage_bytes(gemm),
     )
-    return passes(main, config.split_k, gemm)
+
+
+def launch(config: CoopmatConfig, gemm: Gemm) -> tuple[Launch, ...]:
+    """See `Family.launch`."""
+    main = product_pass(config, gemm)
+    if not config.pack:
+        return passes(main, config.split_k, gemm)
+    _, _, k = config.padded(gemm)
+    blocks = sum(ceil_div(k, _BLOCK_K) * ceil_div(w, _BLOCK_W) for w in _packed_sides(config, gemm))
+    pack = Launch(
+        entry_point="pack",
+        workgroups=blocks * gemm.batch,
+        workgroup_size=(256, 1, 1),
+        workgroup_storage_bytes=_BLOCK_K * _BLOCK_W * SIZEOF["f16"],
+    )
+    return pack, replace(main, only_reads=True)
 
 
 def workspace(config: CoopmatConfig, gemm: Gemm) -> int:
     """See `Family.workspace`."""
-    return workspace_bytes(config.split_k, gemm)
+    if not config.pack:
+        return workspace_bytes(config.split_k, gemm)
+    _, _, k = config.padded(gemm)
+    return sum(_packed_sides(config, gemm)) * k * gemm.batch * SIZEOF["f16"]
+
+
+def _packed_sides(config: CoopmatConfig, gemm: Gemm) -> list[int]:
+    """Lengths along m or n of what is packed."""
+    sides = zip(config.sources(gemm), config.padded(gemm), strict=False)
+    return [side for o, side in sides if o.along_k]
 
 
 def default(gemm: Gemm, device: Device) -> CoopmatConfig:
@@ -181,6 +241,8 @@ def default(gemm: Gemm, device: Device) -> CoopmatConfig:
     )
 
 
+_BLOCK_K, _BLOCK_W = 64, 128
+"""What a workgroup packs at a time; templates/lib/pack."""
 _GRIDS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2), (4, 4))
 _FRAGS = (1, 2, 3, 4, 5, 6, 8)
 _BUFFERING: tuple[tuple[Stages, bool], ...] = ((1, False), (1, True), (2, True))
@@ -282,10 +344,14 @@ def _held(plain: CoopmatConfig) -> Iterator[CoopmatConfig]:
             yield last
             yield replace(first, wide=True)
             yield replace(last, flight=2, wide=True)
+            yield replace(last, pieces=2)
+            for group_m in (plain.group_m, 16) if plain.group_m > 1 else (1,):
+                yield replace(last, flight=2, pack=True, group_m=group_m)
+                yield replace(last, flight=4, pack=True, group_m=group_m)
 
 
 def _fits(config: CoopmatConfig, gemm: Gemm, device: Device) -> bool:
-    fits = next(check_shape(config, gemm, device), None) is None
+    fits = next(_check_shape(config, gemm, device), None) is None
     return fits and not _check_launch(config, gemm, device)
 
 
@@ -303,6 +369,7 @@ def variables(config: CoopmatConfig, gemm: Gemm, device: Device) -> dict[str, An
         "direct": direct,
         **widths(config.split_k, 1 if direct else 4, gemm),
         "sharers": sharers(config.split_k),
+        "sources": config.sources(gemm),
         "operands": config.operands(gemm),
         "staged": config.staged(gemm),
         "step_k": config.step_k,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
-from gemmtune.kernels.base import Config, Dims, added
+from gemmtune.kernels.base import Config, Dims, added, ceil_div
 from gemmtune.kernels.tile import TileOperand, access_width
 from gemmtune.problem import SIZEOF, Gemm
 
@@ -14,6 +14,8 @@ Stages = Literal[1, 2]
 Source = Literal["workgroup", "storage"]
 Hold = Literal["none", "first", "last"]
 SOURCES: tuple[Source, ...] = get_args(Source)
+VECTOR = 8
+"""Elements of f16 in one access to the workspace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +71,19 @@ class CoopmatConfig(Config):
     them, and when in that step: before the next tiles are stored and asked for, or after. Takes two
     stages as deep as a fragment; templates/lib/held."""
     flight: int = added(1)
-    """With `hold`, tiles of an operand that are on their way in registers: 1 or 2."""
+    """With `hold`, tiles of an operand that are on their way in registers: 1, 2 or 4."""
     wide: bool = added(False)
     """With `hold`, operands that lie along k come two tiles at a time: longer pieces of rows."""
     out_frags: int = added(1)
     """Fragments of a row of C that go through workgroup memory at a time, where C is not stored
     `direct`: fewer barriers and longer pieces of rows, but more memory."""
+
+    pieces: int = added(1)
+    """With `hold`, 2: of an operand that lies along k twice as much is loaded at a time, for pieces
+    of rows twice as long, and goes to workgroup memory in two steps."""
+    pack: bool = added(False)
+    """Operands that lie along k are first packed into the workspace by a pass of their own: panels
+    as wide as a tile, which loads read from one end to the other. templates/lib/pack"""
 
     @property
     def unchecked(self) -> bool:
@@ -108,7 +117,7 @@ class CoopmatConfig(Config):
     @property
     def step_k(self) -> int:
         """Depth of one turn of the loop over k; of several steps where their buffers take turns."""
-        return self.tile_k * (1 if self.hold == "none" else 4 if self.wide else 2)
+        return self.tile_k * (1 if self.hold == "none" else 4 if self.wide else max(self.flight, 2))
 
     @property
     def subgroups(self) -> int:
@@ -154,8 +163,26 @@ class CoopmatConfig(Config):
         return self.dims == "dynamic" or size % tile != 0
 
     def operands(self, gemm: Gemm) -> tuple[TileOperand, TileOperand]:
-        """How A and B come; tiles keep the order that their matrix has in memory."""
+        """How A and B come to the product: from where they are, or packed."""
+        a, b = self.sources(gemm)
+        return (self._packed(a), self._packed(b)) if self.pack else (a, b)
+
+    def sources(self, gemm: Gemm) -> tuple[TileOperand, TileOperand]:
+        """How A and B lie in memory; tiles keep that order."""
         return self._operand("a", gemm), self._operand("b", gemm)
+
+    def padded(self, gemm: Gemm) -> tuple[int, int, int]:
+        """m, n and k up to whole tiles and steps, as the workspace has them."""
+        sizes = ((gemm.m, self.tile_m), (gemm.n, self.tile_n), (max(gemm.k, 1), self.step_k))
+        m, n, k = (ceil_div(size, whole) * whole for size, whole in sizes)
+        return m, n, k
+
+    def _packed(self, o: TileOperand) -> TileOperand:
+        """The same where it lay along k; padded in the workspace, so without edges."""
+        if not o.along_k:
+            return o
+        whole: dict[str, Any] = {"load": VECTOR, "width": VECTOR, "edge": False, "edge_k": False}
+        return replace(o, along_k=False, packed=True, tile_k=self.tile_k, pieces=1, **whole)
 
     def staged(self, gemm: Gemm) -> tuple[TileOperand, ...]:
         """Those of the `operands` that come through workgroup memory."""
@@ -169,12 +196,13 @@ class CoopmatConfig(Config):
         edge_m, edge_n, edge_k = self.edges(gemm)
         load = self.load if (self.a_from if is_a else self.b_from) == "workgroup" else 0
         row = gemm.k if along_k else extent
+        pieces = self.pieces if along_k else 1
         return TileOperand(
             name=name,
             extent="M" if is_a else "N",
             origin="m0" if is_a else "n0",
             tile=tile,
-            tile_k=self.tile_k * (2 if self.wide and along_k else 1),
+            tile_k=self.tile_k * pieces * (2 if self.wide and along_k else 1),
             vec=self.vec,
             width=access_width(load or self.vec, row, gemm, name),
             along_k=along_k,
@@ -185,4 +213,5 @@ class CoopmatConfig(Config):
             edge=edge_m if is_a else edge_n,
             edge_k=edge_k,
             load=load,
+            pieces=pieces,
         )

@@ -50,14 +50,15 @@ from gemmtune.kernels.base import (
     check_problem,
 )
 from gemmtune.kernels.coopmat import MAX_SUM_REGISTERS
-from gemmtune.kernels.coopmat_config import CoopmatConfig
+from gemmtune.kernels.coopmat_config import VECTOR, CoopmatConfig
 from gemmtune.kernels.fragments import fragment_sizes, widest_load
 from gemmtune.kernels.tile import TileOperand
 from gemmtune.problem import SIZEOF, Gemm
 
 Corrections = Literal["within", "apart"]
-_VECTOR = 8
 _SPLITTERS = 256
+_BLOCK = 64
+"""Rows, and elements of each, that a workgroup splits and packs; templates/lib/presplit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,21 +76,11 @@ class CoopmatF16x3Config(CoopmatConfig):
 
     def operands(self, gemm: Gemm) -> tuple[TileOperand, TileOperand]:
         """How the parts of A and B come; those of the workspace are padded, so without edges."""
-        a, b = self.sources(gemm)
+        a, b = CoopmatConfig.operands(self, gemm)
         if not self.presplit:
             return a, b
-        whole: dict[str, Any] = {"load": _VECTOR, "width": _VECTOR, "edge": False, "edge_k": False}
+        whole: dict[str, Any] = {"load": VECTOR, "width": VECTOR, "edge": False, "edge_k": False}
         return replace(a, **whole), replace(b, **whole)
-
-    def sources(self, gemm: Gemm) -> tuple[TileOperand, TileOperand]:
-        """How A and B themselves lie in memory."""
-        return CoopmatConfig.operands(self, gemm)
-
-    def padded(self, gemm: Gemm) -> tuple[int, int, int]:
-        """m, n and k up to whole tiles and steps, as the workspace has them."""
-        sizes = ((gemm.m, self.tile_m), (gemm.n, self.tile_n), (max(gemm.k, 1), self.step_k))
-        m, n, k = (ceil_div(size, whole) * whole for size, whole in sizes)
-        return m, n, k
 
     @property
     def tiles(self) -> int:
@@ -138,13 +129,18 @@ def launch(config: CoopmatF16x3Config, gemm: Gemm) -> tuple[Launch, ...]:
         workgroup_storage_bytes=1024 * SIZEOF["f32"],
     )
     if not config.presplit:
-        return (scales, *coopmat.launch(config, gemm))
+        return scales, coopmat.product_pass(config, gemm)
+    workgroups = 0
+    for o, side in zip(config.operands(gemm), (m, n), strict=True):
+        blocks = ceil_div(side, _BLOCK) * ceil_div(k, _BLOCK)
+        workgroups += blocks if o.packed else ceil_div(side * k, VECTOR * _SPLITTERS)
     split = Launch(
         entry_point="split",
-        workgroups=sum(ceil_div(side * k, _VECTOR * _SPLITTERS) for side in (m, n)) * gemm.batch,
+        workgroups=workgroups * gemm.batch,
         workgroup_size=(_SPLITTERS, 1, 1),
+        workgroup_storage_bytes=2 * _BLOCK**2 * SIZEOF["f16"] if config.pack else 0,
     )
-    return (scales, split, *coopmat.launch(config, gemm))
+    return scales, split, coopmat.product_pass(config, gemm)
 
 
 def workspace(config: CoopmatF16x3Config, gemm: Gemm) -> int:
@@ -175,6 +171,8 @@ def _check_shape(c: CoopmatF16x3Config, gemm: Gemm, device: Device) -> Iterator[
         yield f"split_k {c.split_k} and subgroups_k {c.subgroups_k} must be 1 in this family"
     if c.load or (c.a_from, c.b_from) != ("workgroup", "workgroup"):
         yield "operands are split on their way to workgroup memory, vec elements at a time"
+    if c.pack and not c.presplit:
+        yield "pack says nothing without presplit"
     if c.presplit and c.vec != 4:
         yield f"with presplit, parts come 8 elements at a time: vec {c.vec} must be 4"
     if c.corrections == "apart" and c.sum_registers > MAX_SUM_REGISTERS:
@@ -281,10 +279,14 @@ def _presplit_schedules(
             presplit=True,
         )
         yield plain
+        yield replace(plain, pack=True)
         if plain.tile_k == plain.frag:
             held = replace(plain, stages=2, order="all_first", hold="first")
+            last = replace(held, hold="last", flight=2)
             yield held
-            yield replace(held, hold="last", flight=2)
+            yield last
+            yield replace(held, pack=True)
+            yield replace(last, pack=True)
 
 
 def _fits(config: CoopmatF16x3Config, gemm: Gemm, device: Device) -> bool:
@@ -296,8 +298,7 @@ def _fits(config: CoopmatF16x3Config, gemm: Gemm, device: Device) -> bool:
 def variables(config: CoopmatF16x3Config, gemm: Gemm, device: Device) -> dict[str, Any]:
     """See `Family.variables`."""
     low_scale = 2**11 if config.corrections == "apart" else 1
-    more = {"low_scale": low_scale, "sources": config.sources(gemm)}
-    return {**coopmat.variables(config, gemm, device), **more}
+    return {**coopmat.variables(config, gemm, device), "low_scale": low_scale}
 
 
 FAMILY = Family(

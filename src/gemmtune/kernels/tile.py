@@ -32,7 +32,7 @@ class TileOperand:
     tile: int
     """Length of the tile along w."""
     tile_k: int
-    """Length of the tile along k."""
+    """Length along k of what is loaded at a time: the tile's, or that of several tiles."""
     vec: int
     """Elements of one vector."""
     width: int
@@ -53,6 +53,17 @@ class TileOperand:
     """The last tile may reach over the matrix along k."""
     load: int = 0
     """Elements that one invocation brings from memory at a time, a multiple of `vec`; 0: `vec`."""
+    pieces: int = 1
+    """Tiles, one after the other along k, that are loaded at a time: 1, or 2, of which each
+    invocation has as much. Its first loads reach one half of a row, the others the other half."""
+
+    packed: bool = False
+    """It comes from the workspace, where an earlier pass has put it; see templates/lib/pack."""
+
+    @property
+    def depth(self) -> int:
+        """Length along k of one tile in workgroup memory."""
+        return self.tile_k // self.pieces
 
     @property
     def brings(self) -> int:
@@ -62,23 +73,29 @@ class TileOperand:
     @property
     def rows(self) -> int:
         """Rows in workgroup memory."""
-        return self.tile if self.along_k != self.transposed else self.tile_k
+        return self.tile if self.along_k != self.transposed else self.depth
 
     @property
     def row(self) -> int:
         """Vectors in a row in workgroup memory."""
-        contiguous = self.tile_k if self.along_k != self.transposed else self.tile
+        contiguous = self.depth if self.along_k != self.transposed else self.tile
         return (contiguous + self.pad) // self.vec
 
     @property
     def loads(self) -> int:
-        """Loads of each invocation for one tile."""
+        """Loads of each invocation for what is loaded at a time."""
         return self.tile * self.tile_k // self.brings // self.threads
+
+    @property
+    def stores(self) -> int:
+        """Loads that each invocation has of one tile."""
+        return self.loads // self.pieces
 
     @property
     def uneven(self) -> bool:
         """The invocations cannot share the loads evenly."""
-        return self.tile * self.tile_k % (self.brings * self.threads) != 0 or self._line == 0
+        each = self.brings * self.threads
+        return self.tile * self.depth % each != 0 or self._line < self.pieces
 
     @property
     def _line(self) -> int:
@@ -87,7 +104,8 @@ class TileOperand:
     def q(self, load: int) -> str:
         """WGSL for the load's place along the contiguous side of memory, in loads."""
         if self.threads % self._line == 0:
-            return f"tid % {self._line}u"
+            other = f" ^ {self._line // 2}u" if load >= self.stores else ""
+            return f"(tid % {self._line}u){other}" if other else f"tid % {self._line}u"
         if self._line % self.threads == 0:
             return f"tid + {load * self.threads % self._line}u"
         return f"(tid + {load * self.threads}u) % {self._line}u"
@@ -95,8 +113,12 @@ class TileOperand:
     def r(self, load: int) -> str:
         """WGSL for the load's place along the other side, in elements."""
         if self.threads % self._line == 0:
-            first = load * self.threads // self._line
-            return f"tid / {self._line}u + {first}u" if first else f"tid / {self._line}u"
+            across = self.threads // self._line
+            first = load * across
+            # Both of a pair go to the tile at once: from other rows, or they want the same banks.
+            turned = load >= self.stores and across % 8 == 0
+            row = f"((tid / {self._line}u) ^ 4u)" if turned else f"tid / {self._line}u"
+            return f"{row} + {first}u" if first else row
         if self._line % self.threads == 0:
             return f"{load * self.threads // self._line}u"
         return f"(tid + {load * self.threads}u) / {self._line}u"

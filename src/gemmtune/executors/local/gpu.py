@@ -165,12 +165,12 @@ class Gpu:
 
     def pipeline(self, wgsl: str, bindings: tuple[str | None, ...]) -> Any:
         """A compute pipeline of the entry point ``main``; see `pipelines`."""
-        return self.pipelines(wgsl, bindings, ("main",))[0]
+        return self.pipelines(wgsl, (bindings,), ("main",))[0]
 
     def pipelines(
         self,
         wgsl: str,
-        bindings: tuple[str | None, ...],
+        bindings: Sequence[tuple[str | None, ...]],
         entry_points: Sequence[str],
         *,
         unchecked: bool = False,
@@ -179,7 +179,8 @@ class Gpu:
 
         Args:
             wgsl: source.
-            bindings: the WebGPU buffer binding type of each binding of group 0; None: not there.
+            bindings: for each entry point the WebGPU buffer binding type of each binding of group
+                0; None: not there.
             entry_points: names of functions.
             unchecked: see `Kernel.unchecked`.
 
@@ -189,15 +190,15 @@ class Gpu:
         with self.failing_as("compile"):
             module = create_module(self._device, wgsl, unchecked=unchecked)
         with self.failing_as("validation"):
-            layout = self._device.create_pipeline_layout(
-                bind_group_layouts=[self._layout(bindings)]
-            )
             try:
                 return tuple(
                     self._device.create_compute_pipeline(
-                        layout=layout, compute={"module": module, "entry_point": name}
+                        layout=self._device.create_pipeline_layout(
+                            bind_group_layouts=[self._layout(each)]
+                        ),
+                        compute={"module": module, "entry_point": name},
                     )
-                    for name in entry_points
+                    for each, name in zip(bindings, entry_points, strict=True)
                 )
             except wgpu.GPUInternalError as error:
                 # The driver's own compiler, behind naga's, has given up.

@@ -32,11 +32,20 @@ COLD_BYTES = 256 * 1024 * 1024
 _COLD_COPIES = 32
 
 
-def kernel_bindings(gemm: Gemm, *, workspace: bool = False) -> tuple[str | None, ...]:
-    """Group 0 of a GEMM kernel: Params, A, B, C and, where there are such, bias and workspace."""
+def kernel_bindings(
+    gemm: Gemm, *, workspace: bool = False, only_reads: bool = False
+) -> tuple[str | None, ...]:
+    """Group 0 of a GEMM kernel: Params, A, B, C and, where there are such, bias and workspace.
+
+    Args:
+        gemm: the problem.
+        workspace: whether the kernel has one.
+        only_reads: `Launch.only_reads` of the pass.
+    """
     bias = "read-only-storage" if gemm.bias else None
     inputs = ("read-only-storage", "read-only-storage")
-    return ("uniform", *inputs, "storage", bias, "storage" if workspace else None)
+    access = "read-only-storage" if only_reads else "storage"
+    return ("uniform", *inputs, "storage", bias, access if workspace else None)
 
 
 class Helpers:
@@ -205,11 +214,13 @@ class Operands:
         count: int,
         *,
         inputs: tuple[Any, Any] | None = None,
+        only_reads: bool = False,
     ) -> Dispatch:
         """A launch of ``count`` workgroups from ``first`` on; ``inputs`` replace A and B."""
         params = self._gpu.uniform(pack_params(self.gemm, first, count))
         buffers = [params, *(inputs or (self.a, self.b)), self.c, self.bias, self._workspace]
-        bindings = kernel_bindings(self.gemm, workspace=self._workspace is not None)
+        has_workspace = self._workspace is not None
+        bindings = kernel_bindings(self.gemm, workspace=has_workspace, only_reads=only_reads)
         return Dispatch(
             pipeline=pipeline,
             bind_group=self._gpu.bind_group(bindings, buffers),

@@ -21,7 +21,7 @@ from gemmtune.executors.local.stock import ALONE, Company, Problem, Stock
 from gemmtune.executors.local.verify import Verdict
 from gemmtune.executors.steady import Band
 from gemmtune.job import Failure, Job, Measurement, Outcome, Policy, Versions
-from gemmtune.kernels.base import check_problem
+from gemmtune.kernels.base import Launch, check_problem
 from gemmtune.problem import Gemm
 
 _Part = tuple[int, int, int]
@@ -99,7 +99,11 @@ class Runner:
     def _pipelines(self, job: Job) -> tuple[Any, ...]:
         """Those of the kernel; kept from one of the last jobs where it was the same."""
         kernel = job.kernel
-        bindings = kernel_bindings(job.gemm, workspace=kernel.workspace_bytes > 0)
+        has_workspace = kernel.workspace_bytes > 0
+        bindings = tuple(
+            kernel_bindings(job.gemm, workspace=has_workspace, only_reads=launch.only_reads)
+            for launch in kernel.launches
+        )
         entry_points = tuple(launch.entry_point for launch in kernel.launches)
         key = (kernel.wgsl, bindings, entry_points, kernel.unchecked)
         pipelines = self._compiled.pop(key, None)
@@ -120,7 +124,10 @@ class Runner:
         with self._gpu.failing_as("validation"):
             operands = Operands(self._gpu, self._helpers, nothing, 0)
             operands.set_workspace(min(job.kernel.workspace_bytes, SLACK_BYTES))
-            self._gpu.submit([[operands.dispatch(pipeline, 0, 0) for pipeline in pipelines]])
+            passes = zip(pipelines, job.kernel.launches, strict=True)
+            self._gpu.submit(
+                [[operands.dispatch(each, 0, 0, only_reads=one.only_reads) for each, one in passes]]
+            )
             self._gpu.wait()
             operands.free()
 
@@ -203,7 +210,7 @@ class Runner:
         with self._gpu.failing_as("validation"):
             problem.operands.set_workspace(compiled.job.kernel.workspace_bytes)
             plans = tuple(
-                self._plan(problem.operands, pipeline, launch.workgroups, best_ns)
+                self._plan(problem.operands, pipeline, launch, best_ns)
                 for pipeline, launch in zip(
                     compiled.pipelines, compiled.job.kernel.launches, strict=True
                 )
@@ -217,16 +224,17 @@ class Runner:
             return plans, problem.verifier.check(whole)
 
     def _plan(
-        self, operands: Operands, pipeline: Any, workgroups: int, best_ns: float
+        self, operands: Operands, pipeline: Any, launch: Launch, best_ns: float
     ) -> timing.Plan:
         watch = self._stopwatch()
 
-        def launch(first: int, count: int) -> Dispatch:
-            return operands.dispatch(pipeline, first, count)
+        def part(first: int, count: int) -> Dispatch:
+            return operands.dispatch(pipeline, first, count, only_reads=launch.only_reads)
 
         # Some drivers finish compiling at the first dispatch; that is not the kernel's time.
-        watch.passes_ns([[launch(0, 0)]], apart=True)
-        return timing.plan(watch, launch, workgroups, self._policy.dispatch_limit_s, best_ns)
+        watch.passes_ns([[part(0, 0)]], apart=True)
+        limit_s = self._policy.dispatch_limit_s
+        return timing.plan(watch, part, launch.workgroups, limit_s, best_ns)
 
     def _time(
         self,
@@ -282,8 +290,15 @@ def _dispatches(
     parts: Sequence[_Part],
     inputs: tuple[Any, Any] | None = None,
 ) -> list[Dispatch]:
+    launches = compiled.job.kernel.launches
     return [
-        operands.dispatch(compiled.pipelines[index], first, count, inputs=inputs)
+        operands.dispatch(
+            compiled.pipelines[index],
+            first,
+            count,
+            inputs=inputs,
+            only_reads=launches[index].only_reads,
+        )
         for index, first, count in parts
     ]
 
