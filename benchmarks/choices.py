@@ -21,6 +21,7 @@ from gemmtune.kernels.base import Config
 from gemmtune.lookup import distance
 from gemmtune.lookup.candidates import Search
 from gemmtune.lookup.catalogue import Catalogue, Leader, signature_of
+from gemmtune.lookup.predict import Speed
 from gemmtune.schema import USUAL_POLICY, parse_config, read_only_uri
 from gemmtune.store import Store
 
@@ -133,7 +134,11 @@ class Tuned:
         names, keys = {(one.family, one.text) for one in rest}, {one.key for one in rest}
         known = [row for row in self.rows if row.key in keys and (row.family, row.text) in names]
         catalogue = copy(self._catalogue)
-        catalogue._leaders, catalogue._speeds = {self.device_key: tuple(known)}, {}
+        dtypes = gemm.kind.partition(":")[0]
+        catalogue._leaders = {(self.device_key, dtypes): tuple(known)}
+        adapter = catalogue.devices[self.device_key].adapter_type
+        seen = ((one.gemm.traffic_bytes, one.time_ns) for one in known)
+        catalogue._speeds = {self.device_key: Speed.of(adapter, seen)}
         search = Search((catalogue,), gemm, self.device_key, None, None)
         found = [(one.family, one.config) for one in search._answers()]
         return list(dict.fromkeys(found))

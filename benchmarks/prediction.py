@@ -82,7 +82,7 @@ def main() -> None:
     args = parser.parse_args()
     key = device_in(args.tuned)
     times, gemms = measured([args.tuned, *args.times], key), tuned_gemms(args.tuned, key)
-    fastest = [(gemm, min(times[name].values())) for name, gemm in gemms.items()]
+    fastest = [(gemm.traffic_bytes, min(times[name].values())) for name, gemm in gemms.items()]
     speed = Speed.of(devices(args.tuned)[key].adapter_type, fastest)
     speed = replace(speed, busy=args.busy or speed.busy)
     rule, operations = [], []

@@ -152,9 +152,12 @@ def test_imported_results_join_those_that_are_there(document: Document, store: S
     add(store, 100.0, gemm=Gemm(m=512, n=512, k=512), device=document.device)
     store.take_in(document.device, arrivals(document), "a document")
     merged = export([store], SOME, "gemmtune test")
-    (tuned,) = [t for t in merged.problems if t.gemm.key == "512x512x512:f32,f32,f32,f32:nn"]
+    before, tuned = (
+        next(t for t in one.problems if t.gemm.key == "512x512x512:f32,f32,f32,f32:nn")
+        for one in (document, merged)
+    )
     assert (tuned.results[0].family, tuned.results[0].time_ns) == ("naive", 100.0)
-    assert len(tuned.results) == 3
+    assert len(tuned.results) == len(before.results) + 1 > 1
 
 
 def test_errors_that_could_not_be_told_survive(store: Store, tmp_path: Path) -> None:
@@ -337,11 +340,12 @@ def test_export_and_import_as_commands(
     out = tmp_path / "h100.json"
     shapes = ["--shapes", "512x512x512", "--dtype", "f32"]
     assert main(["export", "--device", "h100", *shapes, "-o", str(out)]) == 0
-    assert "1 problems, 2 results" in capsys.readouterr().out
+    found = re.search(r"1 problems, ([1-9]\d*) results", capsys.readouterr().out)
+    assert found
     assert main(["import", "--check", str(out)]) == 0
     assert not path.exists()
     assert main(["import", str(out)]) == 0
-    assert "2 new results, 0 known" in capsys.readouterr().out
+    assert f"{found[1]} new results, 0 known" in capsys.readouterr().out
     again = tmp_path / "again.json"
     assert main(["export", "--db", str(path), *shapes, "-o", str(again)]) == 0
     assert again.read_text() == out.read_text()

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from gemmtune.device import Device, Fragment
 from gemmtune.errors import ProblemError
-from gemmtune.problem import Gemm
+from gemmtune.problem import Gemm, traffic_of
 from strategies import H100, LAVAPIPE, LEAST, MATRICES, gemms
 
 
@@ -126,3 +126,10 @@ def test_device_key_is_stable_text_of_adapter_backend_and_driver():
 def test_software_adapters_are_known_by_name(name):
     assert Device(name=name).software
     assert not H100.software
+
+
+@given(gemms())
+def test_traffic_by_kind_is_that_of_the_problem(gemm):
+    one = dataclasses.replace(gemm, batch=1)
+
+    assert traffic_of(one.kind, one.m, one.n, one.k) == one.traffic_bytes

@@ -208,7 +208,19 @@ class Gemm:
         Raises:
             ProblemError: a name is unknown or a value is not one of a Gemm.
         """
-        unknown = set(data) - {f.name for f in fields(cls)}
-        if unknown or not {"m", "n", "k"} <= set(data):
+        if not (_FIELDS.issuperset(data) and "m" in data and "n" in data and "k" in data):
             raise ProblemError(f"not a problem: {data!r}; known fields: m, n, k, a, b, c, acc, ...")
         return cls(**data)
+
+
+def traffic_of(kind: str, m: int, n: int, k: int) -> int:
+    """`Gemm.traffic_bytes` of one product, by its `Gemm.kind`: for who has thousands of them."""
+    dtypes, _, steps = kind.partition(":")
+    a, b, c, _ = dtypes.split(",")
+    steps = steps.partition(":")[2]
+    size = SIZEOF[c]
+    read = m * k * SIZEOF[a] + k * n * SIZEOF[b] + (n * size if "bias" in steps else 0)
+    return read + m * n * size * (2 if "beta" in steps else 1)
+
+
+_FIELDS = frozenset(f.name for f in fields(Gemm))

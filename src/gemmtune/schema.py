@@ -57,7 +57,7 @@ WITH fastest AS (
     WHERE status = 'ok' AND device_id = (SELECT id FROM devices WHERE key = ?)
     GROUP BY device_id, problem_id, family, generator_hash, policy
 ), timed AS (
-    SELECT m.id, m.family, m.config_key, m.policy, p.json AS problem,
+    SELECT m.id, m.family, m.config_key, m.policy, m.problem_id,
            substr(p.kind, 1, instr(p.kind, ':') - 1) AS dtypes,
            m.time_ns <= f.fastest_ns * {1 + TIE} AS leads
     FROM fastest f
@@ -65,10 +65,11 @@ WITH fastest AS (
     JOIN problems p ON p.id = m.problem_id
     WHERE m.status = 'ok'
 )
-SELECT t.problem, m.family, m.config, m.time_ns, m.max_rel_error, t.leads, m.driver, m.backend,
-       m.wgpu, m.compiler, m.generator_hash, m.policy
+SELECT p.key, p.kind, p.m, p.n, p.k, p.batch, p.json, m.family, m.config, m.time_ns,
+       m.max_rel_error, t.leads, m.driver, m.backend, m.wgpu, m.compiler, m.generator_hash, m.policy
 FROM timed t
 JOIN measurements m ON m.id = t.id
+JOIN problems p ON p.id = t.problem_id
 WHERE (t.family, t.config_key, t.dtypes, t.policy) IN (
     SELECT family, config_key, dtypes, policy FROM timed WHERE leads
 )

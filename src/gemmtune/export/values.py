@@ -249,7 +249,11 @@ class Document:
     @property
     def speed(self) -> Speed:
         """What the results say of the device as a whole."""
-        results = [(tuned.gemm, one.time_ns) for tuned in self.problems for one in tuned.results]
+        results = [
+            (tuned.gemm.traffic_bytes, one.time_ns)
+            for tuned in self.problems
+            for one in tuned.results
+        ]
         return Speed.of(self.device.adapter_type, results)
 
     @property

@@ -186,8 +186,8 @@ class Search:
         return replace(leader, text=leader.text.replace('"checked":false', '"checked":true'))
 
     def _of(self, device_key: str) -> Portfolio:
-        """What all catalogues together know of a device."""
-        return portfolio_of(self.catalogues, device_key)
+        """What all catalogues together know of a device and such problems."""
+        return portfolio_of(self.catalogues, device_key, self.gemm)
 
     def _others(self, siblings: list[Device]) -> list[Device]:
         """Devices of other hardware, most similar first; software only for software."""

@@ -16,7 +16,7 @@ from gemmtune.errors import StoreError
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, Launch
 from gemmtune.lookup.predict import Speed, tiles
-from gemmtune.problem import Gemm
+from gemmtune.problem import Gemm, traffic_of
 from gemmtune.schema import (
     LEADERS_QUERY,
     Fingerprints,
@@ -34,6 +34,9 @@ BUSY_TIMEOUT_S = 5.0
 _READS = 3  # of a file that changes while it is read
 
 Signature = tuple[int, ...]
+_Row = tuple[Any, ...]
+"""Of `LEADERS_QUERY`."""
+_KIND, _TIME, _POLICY = 1, 9, -1  # places in it
 
 
 def signature_of(path: Path) -> Signature | None:
@@ -167,31 +170,43 @@ class Catalogue:
         texts = self._read("SELECT json FROM devices ORDER BY key", ())
         devices = [_device(row[0]) for row in texts]
         self.devices = {device.key: device for device in devices if device is not None}
-        self._leaders: dict[str, tuple[Leader, ...]] = {}
+        self._rows: dict[str, list[_Row]] = {}
+        self._leaders: dict[tuple[str, str | None], tuple[Leader, ...]] = {}
         self._speeds: dict[str, Speed] = {}
 
-    def leaders(self, device_key: str) -> tuple[Leader, ...]:
-        """Of one device, the fastest first."""
+    def leaders(self, device_key: str, dtypes: str | None = None) -> tuple[Leader, ...]:
+        """Of one device, the fastest first.
+
+        Args:
+            device_key: `Device.key`.
+            dtypes: only of problems with these, as `Gemm.kind` begins; the others are not parsed.
+        """
         if device_key not in self.devices:
             return ()
-        if device_key not in self._leaders:
-            rows = self._read(LEADERS_QUERY, (device_key,))
+        if (device_key, dtypes) not in self._leaders:
+            rows = self._of(device_key)
+            if dtypes is not None:
+                rows = [row for row in rows if row[_KIND].partition(":")[0] == dtypes]
             found = [_leader(self.devices[device_key], row) for row in rows]
-            self._leaders[device_key] = tuple(one for one in found if one is not None)
-        return self._leaders[device_key]
+            self._leaders[device_key, dtypes] = tuple(one for one in found if one is not None)
+        return self._leaders[device_key, dtypes]
 
     def speed(self, device_key: str) -> Speed:
         """What the results of one device say of it as a whole."""
         if device_key not in self._speeds:
-            leaders = self.leaders(device_key)
-            kind = self.devices[device_key].adapter_type if leaders else ""
-            usual = [one for one in leaders if not one.unusual] or leaders
-            # The fastest of each problem, for those come first.
-            fastest = {one.key: (one.gemm, one.time_ns) for one in reversed(usual)}
-            self._speeds[device_key] = Speed.of(kind, fastest.values())
+            rows = self._of(device_key) if device_key in self.devices else []
+            kind = self.devices[device_key].adapter_type if rows else ""
+            usual = [row for row in rows if not unusual(row[_POLICY] or "")] or rows
+            known = [(bytes_, row[_TIME]) for row in usual if (bytes_ := _traffic(row))]
+            self._speeds[device_key] = Speed.of(kind, known)
         return self._speeds[device_key]
 
-    def _read(self, query: str, values: tuple[str, ...]) -> list[tuple[str, ...]]:
+    def _of(self, device_key: str) -> list[_Row]:
+        if device_key not in self._rows:
+            self._rows[device_key] = self._read(LEADERS_QUERY, (device_key,))
+        return self._rows[device_key]
+
+    def _read(self, query: str, values: tuple[str, ...]) -> list[_Row]:
         """The rows of a query. Again where the file was replaced or folded meanwhile."""
         for attempt in range(_READS):
             before = signature_of(self.path)
@@ -205,7 +220,7 @@ class Catalogue:
                 break
         return rows
 
-    def _read_once(self, query: str, values: tuple[str, ...]) -> list[tuple[str, ...]]:
+    def _read_once(self, query: str, values: tuple[str, ...]) -> list[_Row]:
         with (
             translated(self.path),
             closing(connect_read_only(self.path, self._busy_timeout_s)) as connection,
@@ -233,9 +248,8 @@ def _device(text: str) -> Device | None:
 
 
 @lru_cache(maxsize=4096)
-def _gemm(text: str) -> tuple[Gemm, str, str]:
-    gemm = Gemm.from_json(json.loads(text))
-    return gemm, gemm.key, gemm.kind
+def _gemm(text: str) -> Gemm:
+    return Gemm.from_json(json.loads(text))
 
 
 @lru_cache(maxsize=4096)
@@ -251,13 +265,23 @@ def _then(*versions: str | None) -> Fingerprints:
     )
 
 
-def _leader(device: Device, row: tuple[str, ...]) -> Leader | None:
-    problem, family, config, time_ns, error, leads, *versions, template, policy = row
+def _traffic(row: _Row) -> int:
+    """Bytes of the problem of a row; 0: it cannot be read."""
+    _, kind, m, n, k, batch, problem, *_ = row
+    try:
+        return traffic_of(kind, m, n, k) if batch == 1 else _gemm(problem).traffic_bytes
+    except (ValueError, TypeError, KeyError):
+        return 0
+
+
+def _leader(device: Device, row: _Row) -> Leader | None:
+    key, kind, *_, problem = row[: _TIME - 2]
+    family, config, time_ns, error, leads, *versions, template, policy = row[_TIME - 2 :]
     driver, backend, wgpu, compiler = versions
     if family not in FAMILIES:
         return None
     try:
-        gemm, key, kind = _gemm(problem)
+        gemm = _gemm(problem)
     except (ValueError, TypeError):
         return None
     return Leader(

@@ -175,12 +175,15 @@ class _Alike:
 
 
 class Portfolio:
-    """The results of one device, for lookups of any problem."""
+    """The results of one device with operands of the same dtypes, for lookups of such problems."""
 
     def __init__(self, leaders: Iterable[Leader], speed: Speed) -> None:
         self.leaders = tuple(leaders)
         self._speed = speed
-        self._alike: dict[str, _Alike] = {}
+
+    @cached_property
+    def _alike(self) -> _Alike:
+        return _Alike(list(self.leaders), self._speed)
 
     @cached_property
     def by_problem(self) -> dict[str, list[Leader]]:
@@ -191,30 +194,30 @@ class Portfolio:
         return dict(found)
 
     def ranked(self, gemm: Gemm, fitting: Callable[[Leader], Leader]) -> Iterator[Predicted]:
-        """Every config that was measured with such dtypes, each once: of today's templates and the
-        usual policy first, then by the time predicted, with the doubts that distances are worth.
+        """Every config that was measured, each once: of today's templates and the usual policy
+        first, then by the time predicted, with the doubts that distances are worth.
 
         Args:
             gemm: the problem.
             fitting: the same leader, or one with the bounds checks that the problem needs.
         """
-        dtypes = gemm.kind.partition(":")[0]
-        if dtypes not in self._alike:
-            alike = [one for one in self.leaders if one.kind.partition(":")[0] == dtypes]
-            self._alike[dtypes] = _Alike(alike, self._speed)
-        return self._alike[dtypes].ranked(gemm, fitting)
+        return self._alike.ranked(gemm, fitting)
 
 
-_kept: dict[str, tuple[tuple[Catalogue, ...], Portfolio]] = {}
-"""By device, with the catalogues that it comes from."""
+_kept: dict[tuple[str, str], tuple[tuple[Catalogue, ...], Portfolio]] = {}
+"""By device and dtypes, with the catalogues that it comes from."""
 
 
-def portfolio_of(catalogues: tuple[Catalogue, ...], device_key: str) -> Portfolio:
-    """What they know of a device, which is what the first that knows it says apart from results."""
-    kept = _kept.get(device_key)
+def portfolio_of(catalogues: tuple[Catalogue, ...], device_key: str, gemm: Gemm) -> Portfolio:
+    """What they know of a device and problems with the dtypes of ``gemm``.
+
+    The device is what the first that knows it says, apart from results.
+    """
+    dtypes = gemm.kind.partition(":")[0]
+    kept = _kept.get((device_key, dtypes))
     if kept is None or kept[0] != catalogues:
         knowing = [each for each in catalogues if device_key in each.devices]
-        leaders = [leader for each in knowing for leader in each.leaders(device_key)]
+        leaders = [leader for each in knowing for leader in each.leaders(device_key, dtypes)]
         speed = knowing[0].speed(device_key) if knowing else Speed.of("", ())
-        kept = _kept[device_key] = (catalogues, Portfolio(leaders, speed))
+        kept = _kept[device_key, dtypes] = (catalogues, Portfolio(leaders, speed))
     return kept[1]

@@ -100,13 +100,13 @@ class Speed:
     """The most memory traffic that any result reached."""
 
     @classmethod
-    def of(cls, adapter_type: str, results: Iterable[tuple[Gemm, float]]) -> Speed:
-        """From problems and their times in nanoseconds."""
+    def of(cls, adapter_type: str, results: Iterable[tuple[int, float]]) -> Speed:
+        """From the traffic of problems in bytes and their times in nanoseconds."""
         return cls(
             at_once=AT_ONCE.get(adapter_type, AT_ONCE_OTHERWISE),
             busy=BUSY.get(adapter_type, BUSY_OTHERWISE),
             launch_ns=LAUNCH_NS,
-            bytes_per_ns=max((gemm.traffic_bytes / t for gemm, t in results), default=0.0),
+            bytes_per_ns=max((traffic / t for traffic, t in results), default=0.0),
         )
 
     def waves(self, workgroups: float, held: float) -> float:
