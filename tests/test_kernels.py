@@ -198,7 +198,11 @@ def test_check_says_in_words_why_a_subgroup_config_is_illegal(changes, words):
         ({"frags_m": 1, "frags_n": 1, "tile_k": 16, "subgroups_m": 4}, "do not divide"),
         ({"tile_k": 128}, "bytes of workgroup memory"),
         ({"out_frags": 3}, "out_frags 3 does not divide frags_n 4"),
-        ({"flight": 2}, "flight 2 and wide False say nothing without hold"),
+        ({"flight": 2}, "flight 2, wide False, pieces 1 say nothing without hold"),
+        ({"hold": "last", "flight": 4, "wide": True}, "with flight 4, wide must be false"),
+        ({"hold": "last", "pieces": 2, "wide": True}, "it must be 1, or 2 without wide"),
+        ({"pack": True}, "with pack, load must be 8"),
+        ({"pack": True, "load": 8, "split_k": 2}, "with pack, split_k and pieces must be 1"),
         ({"hold": "early"}, "hold 'early' must be none, first or last"),
         ({"hold": "first"}, "with hold, stages must be 2, tile_k the fragment's 16"),
         ({"hold": "first", "tile_k": 16, "stages": 2}, "order must be all_first"),
@@ -214,14 +218,17 @@ def test_check_says_in_words_why_a_coopmat_config_is_illegal(changes, words):
     assert words in "; ".join(reasons)
 
 
-def test_coopmat_pairs_tiles_only_where_an_operand_lies_along_k():
+@pytest.mark.parametrize("changes", [{"wide": True}, {"pieces": 2}, {"pack": True}])
+def test_coopmat_moves_operands_otherwise_only_where_they_lie_along_k(changes):
     family = FAMILIES["coopmat"]
-    changes = {"stages": 2, "tile_k": 16, "order": "all_first", "hold": "last", "wide": True}
+    held = {"stages": 2, "tile_k": 16, "order": "all_first", "hold": "last", "load": 8}
     for trans_a in (False, True):
         gemm = Gemm.parse("512x512x512", a="f16", b="f16", trans_a=trans_a)
-        config = dataclasses.replace(family.default(gemm, MATRICES), frags_n=2, **changes)
+        config = dataclasses.replace(family.default(gemm, MATRICES), frags_n=2, **held, **changes)
 
-        assert ("wide says nothing" in " ".join(family.check(config, gemm, MATRICES))) == trans_a
+        reasons = " ".join(family.check(config, gemm, MATRICES))
+
+        assert ("say nothing" in reasons or "says nothing" in reasons) == trans_a
 
 
 def test_coopmat_family_needs_f16_the_feature_and_a_fragment_that_works():
@@ -246,7 +253,10 @@ def test_coopmat_family_needs_f16_the_feature_and_a_fragment_that_works():
         ({"presplit": True, "vec": 2}, "8 elements at a time: vec 2 must be 4"),
         ({"presplit": True, "subgroups_n": 8}, "512 invocations do not divide a's tile into loads"),
         ({"presplit": True, "checked": False}, "unchecked kernels need static dims"),
-        ({"presplit": True, "split_k": 2}, "split_k 2 and subgroups_k 1 must be 1"),
+        ({"presplit": True, "split_k": 2}, "split_k, subgroups_k and pieces must be 1"),
+        ({"presplit": True, "pieces": 2}, "split_k, subgroups_k and pieces must be 1"),
+        ({"pack": True}, "pack says nothing without presplit"),
+        ({"presplit": True, "pack": True, "wide": True}, "with pack, split_k and pieces must be 1"),
     ],
 )
 def test_check_says_in_words_why_a_coopmat_f16x3_config_is_illegal(changes, words):

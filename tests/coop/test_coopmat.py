@@ -169,6 +169,7 @@ def test_fragments_held_for_a_step_are_right(run_kernel, device, shape, changes,
         ("32x32x128", {"c": "f16"}, {"dims": "static", "split_k": 4, "checked": False}),
         ("17x21x250", {"bias": True}, {"split_k": 3, "wide": True, "hold": "last"}),
         ("17x32x72", {"c": "f16"}, ONE | {"pieces": 2, "hold": "last", "flight": 2}),
+        ("17x21x50", {"c": "f16", "trans_b": True}, {"hold": "last", "flight": 4}),
         ("32x21x104", {"trans_b": True}, ONE | {"pieces": 2, "split_k": 2, "hold": "last"}),
     ],
 )

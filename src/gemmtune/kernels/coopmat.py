@@ -132,8 +132,8 @@ def _check_hold(c: CoopmatConfig, gemm: Gemm) -> Iterator[str]:
     if c.order != "all_first" or (c.a_from, c.b_from) != ("workgroup", "workgroup"):
         yield "with hold, order must be all_first, and a_from and b_from workgroup"
     along_k = (not gemm.trans_a) + gemm.trans_b
-    if c.pieces not in (1, 2):
-        yield f"pieces is {c.pieces}; it must be 1 or 2"
+    if c.pieces not in (1, 2) or (c.pieces > 1 and c.wide):
+        yield f"pieces is {c.pieces}; it must be 1, or 2 without wide"
     if (c.wide or c.pieces > 1) and not along_k:
         yield "wide and pieces say nothing where neither operand lies along k"
     if c.pieces > 1 and c.flight > 1 and along_k == 2:

@@ -202,7 +202,7 @@ class CoopmatConfig(Config):
             extent="M" if is_a else "N",
             origin="m0" if is_a else "n0",
             tile=tile,
-            tile_k=self.tile_k * pieces * (2 if self.wide and along_k else 1),
+            tile_k=self.tile_k * (2 if self.wide and along_k else pieces),
             vec=self.vec,
             width=access_width(load or self.vec, row, gemm, name),
             along_k=along_k,

@@ -167,8 +167,8 @@ def _check_shape(c: CoopmatF16x3Config, gemm: Gemm, device: Device) -> Iterator[
     yield from coopmat.check_shape(c, gemm, device)
     if c.frag > 0 and c.tile_k // c.frag % c.chain:
         yield f"chain {c.chain} does not divide the {c.tile_k // c.frag} fragments of tile_k"
-    if c.split_k > 1 or c.subgroups_k > 1:
-        yield f"split_k {c.split_k} and subgroups_k {c.subgroups_k} must be 1 in this family"
+    if (c.split_k, c.subgroups_k, c.pieces) != (1, 1, 1):
+        yield "split_k, subgroups_k and pieces must be 1 in this family"
     if c.load or (c.a_from, c.b_from) != ("workgroup", "workgroup"):
         yield "operands are split on their way to workgroup memory, vec elements at a time"
     if c.pack and not c.presplit:
@@ -258,7 +258,10 @@ def _schedules(sizes: dict[str, Any]) -> Iterator[CoopmatF16x3Config]:
 def _presplit_schedules(
     sizes: dict[str, Any], gemm: Gemm, device: Device
 ) -> Iterator[CoopmatF16x3Config]:
-    """The better ways to move tiles of these sizes that come split."""
+    """The better ways to move tiles of these sizes that come split; packed where they can be, which
+    costs the pass nothing.
+    """
+    pack = not gemm.trans_a or gemm.trans_b
     fragment = device.fragment(sizes["frag"], "f16", gemm.acc)
     if fragment is None or 4 not in fragment.workgroup:
         return
@@ -277,16 +280,13 @@ def _presplit_schedules(
             turns=turns,
             out_frags=out_frags,
             presplit=True,
+            pack=pack,
         )
         yield plain
-        yield replace(plain, pack=True)
         if plain.tile_k == plain.frag:
             held = replace(plain, stages=2, order="all_first", hold="first")
-            last = replace(held, hold="last", flight=2)
             yield held
-            yield last
-            yield replace(held, pack=True)
-            yield replace(last, pack=True)
+            yield replace(held, hold="last", flight=2)
 
 
 def _fits(config: CoopmatF16x3Config, gemm: Gemm, device: Device) -> bool:
