@@ -112,8 +112,10 @@ class Device:
 
     def fragment(self, size: int, ab: str, acc: str) -> Fragment | None:
         """The fragment of these sizes and dtypes; None where it does not work here."""
-        wanted = (size, ab, acc)
-        return next((f for f in self.fragments if (f.size, f.ab, f.acc) == wanted), None)
+        for one in self.fragments:  # asked for every config of a space
+            if one.size == size and one.ab == ab and one.acc == acc:
+                return one
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """All fields, sorted; limits nested."""

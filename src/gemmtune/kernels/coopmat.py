@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import product
-from typing import Any, get_args
+from typing import Any
 
 from gemmtune.device import Device, Fragment
 from gemmtune.kernels.base import (
@@ -23,11 +24,11 @@ from gemmtune.kernels.base import (
     check_problem,
 )
 from gemmtune.kernels.coopmat_config import (
+    HOLDS,
+    ORDERS,
     SOURCES,
     VECTOR,
     CoopmatConfig,
-    Hold,
-    Order,
     Stages,
 )
 from gemmtune.kernels.fragments import fragment_sizes, widest_load
@@ -82,7 +83,8 @@ def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
 
     Nothing more is said where one is `TOO_SMALL`.
     """
-    counts = (c.frag, c.sg_size, c.subgroups, c.frags_m, c.frags_n, c.tile_k, c.group_m)
+    subgroups = c.subgroups
+    counts = (c.frag, c.sg_size, subgroups, c.frags_m, c.frags_n, c.tile_k, c.group_m)
     if min(*counts, c.subgroups_m, c.subgroups_k, c.vec, c.split_k, c.turns, c.out_frags) < 1:
         yield TOO_SMALL
         return
@@ -103,15 +105,16 @@ def check_shape(c: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[str]:
         yield f"vec {c.vec} must be 1, 2 or 4, and pad {c.pad} a multiple of 8 (16 bytes)"
     if c.stages not in (1, 2) or (c.stages == 2 and not c.prefetch):
         yield f"stages is {c.stages}; it must be 1, or 2 with prefetch"
-    if c.order not in get_args(Order):
-        yield f"order {c.order!r} is not one of {', '.join(get_args(Order))}"
+    if c.order not in ORDERS:
+        yield f"order {c.order!r} is not one of {', '.join(ORDERS)}"
     if c.lacks_checks(gemm):
         yield "unchecked kernels need static dims that tiles divide"
-    if c.subgroups % c.turns or (c.turns > 1 and (c.direct(gemm) or c.subgroups_k > 1)):
-        yield f"{c.turns} turns do not divide {c.subgroups} subgroups, or C is stored at once"
+    if subgroups % c.turns or (c.turns > 1 and (c.direct(gemm) or c.subgroups_k > 1)):
+        yield f"{c.turns} turns do not divide {subgroups} subgroups, or C is stored at once"
     if c.frags_n % c.out_frags or (c.out_frags > 1 and c.direct(gemm)):
         yield f"out_frags {c.out_frags} does not divide frags_n {c.frags_n}, or C is stored at once"
-    yield from check_split(c.split_k, c.step_k, gemm)
+    if c.split_k > 1:
+        yield from check_split(c.split_k, c.step_k, gemm)
     if c.pack:
         yield from _check_pack(c, gemm)
     yield from _check_loads(c, gemm, fragment)
@@ -123,7 +126,7 @@ def _check_hold(c: CoopmatConfig, gemm: Gemm) -> Iterator[str]:
         if c.flight != 1 or c.wide or c.pieces != 1:
             yield f"flight {c.flight}, wide {c.wide}, pieces {c.pieces} say nothing without hold"
         return
-    if c.hold not in get_args(Hold) or c.flight not in (1, 2, 4):
+    if c.hold not in HOLDS or c.flight not in (1, 2, 4):
         yield f"hold {c.hold!r} must be none, first or last, and flight {c.flight} 1, 2 or 4"
     if c.flight == 4 and (c.wide or c.pieces > 1):
         yield "with flight 4, wide must be false and pieces 1"
@@ -174,23 +177,23 @@ def _check_storage(o: TileOperand, gemm: Gemm) -> Iterator[str]:
         yield f"rows of {o.name} are not aligned to 16 bytes, as fragments from storage must be"
 
 
-def product_pass(config: CoopmatConfig, gemm: Gemm) -> Launch:
+def product_pass(config: CoopmatConfig, gemm: Gemm, *, only_reads: bool = False) -> Launch:
     """The pass that multiplies, where k is not split."""
     tiles = ceil_div(gemm.m, config.tile_m) * ceil_div(gemm.n, config.tile_n)
-    vectors = sum(o.rows * o.row for o in config.staged(gemm)) * config.stages * config.tiles
+    vectors = sum([o.vectors for o in config.staged(gemm)]) * config.stages * config.tiles
     return Launch(
         workgroups=tiles * gemm.batch,
         workgroup_size=(config.sg_size * config.subgroups, 1, 1),
         workgroup_storage_bytes=vectors * config.vec * SIZEOF["f16"]
         + config.out_storage_bytes(gemm),
+        only_reads=only_reads,
     )
 
 
 def launch(config: CoopmatConfig, gemm: Gemm) -> tuple[Launch, ...]:
     """See `Family.launch`."""
-    main = product_pass(config, gemm)
     if not config.pack:
-        return passes(main, config.split_k, gemm)
+        return passes(product_pass(config, gemm), config.split_k, gemm)
     _, _, k = config.padded(gemm)
     blocks = sum(ceil_div(k, _BLOCK_K) * ceil_div(w, _BLOCK_W) for w in _packed_sides(config, gemm))
     pack = Launch(
@@ -199,7 +202,7 @@ def launch(config: CoopmatConfig, gemm: Gemm) -> tuple[Launch, ...]:
         workgroup_size=(256, 1, 1),
         workgroup_storage_bytes=_BLOCK_K * _BLOCK_W * SIZEOF["f16"],
     )
-    return pack, replace(main, only_reads=True)
+    return pack, product_pass(config, gemm, only_reads=True)
 
 
 def workspace(config: CoopmatConfig, gemm: Gemm) -> int:
@@ -246,6 +249,7 @@ _BLOCK_K, _BLOCK_W = 64, 128
 _GRIDS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2), (4, 4))
 _FRAGS = (1, 2, 3, 4, 5, 6, 8)
 _BUFFERING: tuple[tuple[Stages, bool], ...] = ((1, False), (1, True), (2, True))
+_USUAL: dict[str, Any] = {"stages": 1, "prefetch": True, "order": "stream_a", "pad": 8}
 COMPILED: tuple[tuple[Dims, bool], ...] = (("static", True), ("static", False), ("dynamic", True))
 
 
@@ -281,7 +285,7 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
         }
         one_row = tile_m >= gemm.m or tile_n >= gemm.n
         for group_m in (1,) if one_row else (1, 8):
-            for config in _schedules(sizes | {"group_m": group_m, "vec": vecs[frag]}):
+            for config in _schedules(sizes | {"group_m": group_m, "vec": vecs[frag]}, gemm):
                 if _fits(config, gemm, device):
                     yield config
                     yield from _splits(config, gemm, device)
@@ -304,50 +308,54 @@ def _splits(config: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[Coopm
             yield split
 
 
-def _schedules(sizes: dict[str, Any]) -> Iterator[CoopmatConfig]:
+def _schedules(sizes: dict[str, Any], gemm: Gemm) -> Iterator[CoopmatConfig]:
     """Every way to move tiles of these sizes."""
-    for (dims, checked), (stages, prefetch), load in product(COMPILED, _BUFFERING, (0, 8)):
-        plain = CoopmatConfig(
-            **sizes,
-            pad=8,
-            stages=stages,
-            prefetch=prefetch,
-            order="stream_a",
-            dims=dims,
-            checked=checked,
-            load=load,
-        )
-        yield plain
+    unchecked = CoopmatConfig(**sizes, **_USUAL, dims="static", checked=False)
+    # Where one step has an edge, so have steps of several tiles.
+    whole = not unchecked.lacks_checks(gemm)
+    shallow = unchecked.tile_k == unchecked.frag
+    for dims, checked in COMPILED:
+        compiled = sizes | {"dims": dims, "checked": checked}
+        if checked or whole:
+            for knobs in _moves(dims == "static", shallow, unchecked.group_m):
+                yield CoopmatConfig(**(compiled | knobs))
+
+
+@cache
+def _moves(static: bool, shallow: bool, group_m: int) -> tuple[dict[str, Any], ...]:
+    """Knobs of every way to move tiles; ``shallow`` ones are as deep as a fragment."""
+    moves: list[dict[str, Any]] = []
+    for (stages, prefetch), load in product(_BUFFERING, (0, 8)):
+        plain = _USUAL | {"stages": stages, "prefetch": prefetch, "load": load}
+        moves.append(plain)
         if stages == 1:
-            yield replace(plain, turns=2)
-            yield replace(plain, out_frags=2)
-        if stages == 2 and plain.tile_k == plain.frag:
-            yield from _held(plain)
+            moves += [plain | {"turns": 2}, plain | {"out_frags": 2}]
+        if stages == 2 and shallow:
+            moves += _held(plain, group_m)
         if load == 0:
-            yield replace(plain, order="all_first")
-            yield replace(plain, pad=0)
-        if dims == "static" and stages == 1:
-            yield replace(plain, a_from="storage")
-            yield replace(plain, b_from="storage")
-        if dims == "static" and stages == 1 and load == 0:
-            yield replace(plain, a_from="storage", b_from="storage")
+            moves += [plain | {"order": "all_first"}, plain | {"pad": 0}]
+        if static and stages == 1:
+            moves += [plain | {"a_from": "storage"}, plain | {"b_from": "storage"}]
+        if static and stages == 1 and load == 0:
+            moves.append(plain | {"a_from": "storage", "b_from": "storage"})
+    return tuple(moves)
 
 
-def _held(plain: CoopmatConfig) -> Iterator[CoopmatConfig]:
+def _held(plain: dict[str, Any], group_m: int) -> Iterator[dict[str, Any]]:
     """With fragments a step ahead; the least and the most on its way."""
     for out_frags in (1, 2):
-        first = replace(plain, order="all_first", hold="first", out_frags=out_frags)
-        last = replace(first, hold="last")
+        first = plain | {"order": "all_first", "hold": "first", "out_frags": out_frags}
+        last = first | {"hold": "last"}
         yield first
-        yield replace(last, flight=2)
-        if plain.load:
+        yield last | {"flight": 2}
+        if plain["load"]:
             yield last
-            yield replace(first, wide=True)
-            yield replace(last, flight=2, wide=True)
-            yield replace(last, pieces=2)
-            for group_m in (plain.group_m, 16) if plain.group_m > 1 else (1,):
-                yield replace(last, flight=2, pack=True, group_m=group_m)
-                yield replace(last, flight=4, pack=True, group_m=group_m)
+            yield first | {"wide": True}
+            yield last | {"flight": 2, "wide": True}
+            yield last | {"pieces": 2}
+            for group in (group_m, 16) if group_m > 1 else (1,):
+                yield last | {"flight": 2, "pack": True, "group_m": group}
+                yield last | {"flight": 4, "pack": True, "group_m": group}
 
 
 def _fits(config: CoopmatConfig, gemm: Gemm, device: Device) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from functools import lru_cache
+from typing import Literal, get_args
 
 from gemmtune.kernels.base import Config, Dims, added, ceil_div
 from gemmtune.kernels.tile import TileOperand, access_width
@@ -13,9 +14,14 @@ Order = Literal["stream_a", "all_first"]
 Stages = Literal[1, 2]
 Source = Literal["workgroup", "storage"]
 Hold = Literal["none", "first", "last"]
+ORDERS: tuple[Order, ...] = get_args(Order)
 SOURCES: tuple[Source, ...] = get_args(Source)
+HOLDS: tuple[Hold, ...] = get_args(Hold)
 VECTOR = 8
 """Elements of f16 in one access to the workspace."""
+_Pair = tuple[TileOperand, TileOperand]
+_KEPT = 1 << 12
+"""Operands that are kept when made: neighbours in a space have most of theirs in common."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +113,12 @@ class CoopmatConfig(Config):
     @property
     def tile_m(self) -> int:
         """Rows of C per workgroup."""
-        return self.subgroups_m * self.sg_m
+        return self.subgroups_m * self.frags_m * self.frag
 
     @property
     def tile_n(self) -> int:
         """Columns of C per workgroup."""
-        return self.subgroups_n * self.sg_n
+        return self.subgroups_n * self.frags_n * self.frag
 
     @property
     def step_k(self) -> int:
@@ -133,16 +139,19 @@ class CoopmatConfig(Config):
         """Fragments can be stored as they are: same dtype, whole tiles, aligned rows, sums not
         shared. Those of a split go to the workspace, which is f32 and knows no epilogue.
         """
-        whole = not (self._edge(gemm.m, self.tile_m) or self._edge(gemm.n, self.tile_n))
         if self.subgroups_k > 1:
             return False
         if self.split_k > 1:
-            return whole and gemm.n % 4 == 0 and gemm.acc == "f32"
+            return gemm.n % 4 == 0 and gemm.acc == "f32" and self._whole(gemm)
         plain = gemm.beta == 0.0 and not gemm.bias and gemm.activation == "none"
+        if not plain or gemm.c != gemm.acc or gemm.math != "ieee":
+            return False
         # Vulkan wants pointer and stride of a fragment aligned to 16 bytes.
         elements = 16 // SIZEOF[gemm.c]
-        aligned = access_width(elements, gemm.n, gemm, "c") == elements
-        return plain and whole and aligned and gemm.c == gemm.acc and gemm.math == "ieee"
+        return access_width(elements, gemm.n, gemm, "c") == elements and self._whole(gemm)
+
+    def _whole(self, gemm: Gemm) -> bool:
+        return not (_edge(gemm.m, self.tile_m, self.dims) or _edge(gemm.n, self.tile_n, self.dims))
 
     def out_storage_bytes(self, gemm: Gemm) -> int:
         """Workgroup memory by which C is stored."""
@@ -154,22 +163,37 @@ class CoopmatConfig(Config):
     def edges(self, gemm: Gemm) -> tuple[bool, bool, bool]:
         """Whether tiles may reach over the problem along m, n and k."""
         return (
-            self._edge(gemm.m, self.tile_m),
-            self._edge(gemm.n, self.tile_n),
-            self._edge(gemm.k, self.step_k),
+            _edge(gemm.m, self.tile_m, self.dims),
+            _edge(gemm.n, self.tile_n, self.dims),
+            _edge(gemm.k, self.step_k, self.dims),
         )
-
-    def _edge(self, size: int, tile: int) -> bool:
-        return self.dims == "dynamic" or size % tile != 0
 
     def operands(self, gemm: Gemm) -> tuple[TileOperand, TileOperand]:
         """How A and B come to the product: from where they are, or packed."""
-        a, b = self.sources(gemm)
-        return (self._packed(a), self._packed(b)) if self.pack else (a, b)
+        return self._brought(gemm)[1]
 
     def sources(self, gemm: Gemm) -> tuple[TileOperand, TileOperand]:
         """How A and B lie in memory; tiles keep that order."""
-        return self._operand("a", gemm), self._operand("b", gemm)
+        return self._brought(gemm)[0]
+
+    def _brought(self, gemm: Gemm) -> tuple[_Pair, _Pair]:
+        return _sources_and_operands(
+            gemm,
+            self.dims,
+            self.tile_m,
+            self.tile_n,
+            self.tile_k,
+            self.step_k,
+            self.vec,
+            self.load if self.a_from == "workgroup" else 0,
+            self.load if self.b_from == "workgroup" else 0,
+            self.pad,
+            self.stages,
+            self.sg_size * self.subgroups,
+            self.wide,
+            self.pieces,
+            self.pack,
+        )
 
     def padded(self, gemm: Gemm) -> tuple[int, int, int]:
         """m, n and k up to whole tiles and steps, as the workspace has them."""
@@ -177,41 +201,75 @@ class CoopmatConfig(Config):
         m, n, k = (ceil_div(size, whole) * whole for size, whole in sizes)
         return m, n, k
 
-    def _packed(self, o: TileOperand) -> TileOperand:
-        """The same where it lay along k; padded in the workspace, so without edges."""
-        if not o.along_k:
-            return o
-        whole: dict[str, Any] = {"load": VECTOR, "width": VECTOR, "edge": False, "edge_k": False}
-        return replace(o, along_k=False, packed=True, tile_k=self.tile_k, pieces=1, **whole)
-
     def staged(self, gemm: Gemm) -> tuple[TileOperand, ...]:
         """Those of the `operands` that come through workgroup memory."""
-        sources = zip(self.operands(gemm), (self.a_from, self.b_from), strict=True)
+        operands = self.operands(gemm)
+        if self.a_from == self.b_from == "workgroup":
+            return operands
+        sources = zip(operands, (self.a_from, self.b_from), strict=True)
         return tuple(o for o, source in sources if source == "workgroup")
 
-    def _operand(self, name: Literal["a", "b"], gemm: Gemm) -> TileOperand:
+
+def _edge(size: int, tile: int, dims: Dims) -> bool:
+    return dims == "dynamic" or size % tile != 0
+
+
+@lru_cache(maxsize=_KEPT)
+def _sources_and_operands(
+    gemm: Gemm,
+    dims: Dims,
+    tile_m: int,
+    tile_n: int,
+    tile_k: int,
+    step_k: int,
+    vec: int,
+    load_a: int,
+    load_b: int,
+    pad: int,
+    stages: int,
+    threads: int,
+    wide: bool,
+    pieces: int,
+    pack: bool,
+) -> tuple[_Pair, _Pair]:
+    """Those of a config, from all that they depend on."""
+
+    def source(name: Literal["a", "b"], tile: int, load: int) -> TileOperand:
         is_a = name == "a"
         along_k = not gemm.trans_a if is_a else gemm.trans_b
-        tile, extent = (self.tile_m, gemm.m) if is_a else (self.tile_n, gemm.n)
-        edge_m, edge_n, edge_k = self.edges(gemm)
-        load = self.load if (self.a_from if is_a else self.b_from) == "workgroup" else 0
-        row = gemm.k if along_k else extent
-        pieces = self.pieces if along_k else 1
+        extent = gemm.m if is_a else gemm.n
+        together = pieces if along_k else 1
         return TileOperand(
             name=name,
             extent="M" if is_a else "N",
             origin="m0" if is_a else "n0",
             tile=tile,
-            tile_k=self.tile_k * (2 if self.wide and along_k else pieces),
-            vec=self.vec,
-            width=access_width(load or self.vec, row, gemm, name),
+            tile_k=tile_k * (2 if wide and along_k else together),
+            vec=vec,
+            width=access_width(load or vec, gemm.k if along_k else extent, gemm, name),
             along_k=along_k,
             transposed=False,
-            pad=self.pad,
-            stages=self.stages,
-            threads=self.sg_size * self.subgroups,
-            edge=edge_m if is_a else edge_n,
-            edge_k=edge_k,
+            pad=pad,
+            stages=stages,
+            threads=threads,
+            edge=_edge(extent, tile, dims),
+            edge_k=_edge(gemm.k, step_k, dims),
             load=load,
-            pieces=pieces,
+            pieces=together,
         )
+
+    a, b = source("a", tile_m, load_a), source("b", tile_n, load_b)
+    return (a, b), (_packed(a, tile_k), _packed(b, tile_k)) if pack else (a, b)
+
+
+def _packed(o: TileOperand, tile_k: int) -> TileOperand:
+    """The same where it lay along k; padded in the workspace, so without edges."""
+    if not o.along_k:
+        return o
+    return replace(padded(o), along_k=False, packed=True, tile_k=tile_k, pieces=1)
+
+
+@lru_cache(maxsize=_KEPT)
+def padded(o: TileOperand) -> TileOperand:
+    """The same where it comes from the workspace: whole tiles, `VECTOR` elements at a time."""
+    return replace(o, load=VECTOR, width=VECTOR, edge=False, edge_k=False)

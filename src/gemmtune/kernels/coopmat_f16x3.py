@@ -50,7 +50,7 @@ from gemmtune.kernels.base import (
     check_problem,
 )
 from gemmtune.kernels.coopmat import MAX_SUM_REGISTERS
-from gemmtune.kernels.coopmat_config import VECTOR, CoopmatConfig
+from gemmtune.kernels.coopmat_config import VECTOR, CoopmatConfig, padded
 from gemmtune.kernels.fragments import fragment_sizes, widest_load
 from gemmtune.kernels.tile import TileOperand
 from gemmtune.problem import SIZEOF, Gemm
@@ -79,8 +79,7 @@ class CoopmatF16x3Config(CoopmatConfig):
         a, b = CoopmatConfig.operands(self, gemm)
         if not self.presplit:
             return a, b
-        whole: dict[str, Any] = {"load": VECTOR, "width": VECTOR, "edge": False, "edge_k": False}
-        return replace(a, **whole), replace(b, **whole)
+        return padded(a), padded(b)
 
     @property
     def tiles(self) -> int:
@@ -291,8 +290,7 @@ def _presplit_schedules(
 
 def _fits(config: CoopmatF16x3Config, gemm: Gemm, device: Device) -> bool:
     fits = next(_check_shape(config, gemm, device), None) is None
-    launches, size = launch(config, gemm), workspace(config, gemm)
-    return fits and not check_launch(launches, device, size)
+    return fits and not check_launch(launch(config, gemm), device, workspace(config, gemm))
 
 
 def variables(config: CoopmatF16x3Config, gemm: Gemm, device: Device) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from gemmtune.problem import Gemm
 
@@ -15,12 +16,18 @@ def access_width(vec: int, row: int, gemm: Gemm, operand: str) -> int:
     return vec if aligned else 1
 
 
+class _Remembers:
+    """Has a dict, beside the slots of the class under it, for its cached properties."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TileOperand:
+class TileOperand(_Remembers):
     """How one operand's tile travels from memory to workgroup memory; see templates/lib/tile.
 
     The sides of the tile are k and the operand's own one (m of A, n of B), called w. Invocations
     load vectors that lie along the side which is contiguous in memory.
+
+    Many configs share one, so what a check asks for is kept with it.
     """
 
     name: str
@@ -60,12 +67,12 @@ class TileOperand:
     packed: bool = False
     """It comes from the workspace, where an earlier pass has put it; see templates/lib/pack."""
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """Length along k of one tile in workgroup memory."""
         return self.tile_k // self.pieces
 
-    @property
+    @cached_property
     def brings(self) -> int:
         """Elements of one load."""
         return self.load or self.vec
@@ -81,6 +88,11 @@ class TileOperand:
         contiguous = self.depth if self.along_k != self.transposed else self.tile
         return (contiguous + self.pad) // self.vec
 
+    @cached_property
+    def vectors(self) -> int:
+        """Of one tile in workgroup memory."""
+        return self.rows * self.row
+
     @property
     def loads(self) -> int:
         """Loads of each invocation for what is loaded at a time."""
@@ -91,7 +103,7 @@ class TileOperand:
         """Loads that each invocation has of one tile."""
         return self.loads // self.pieces
 
-    @property
+    @cached_property
     def uneven(self) -> bool:
         """The invocations cannot share the loads evenly."""
         each = self.brings * self.threads

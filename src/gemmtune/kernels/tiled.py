@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any, Literal
 
@@ -147,27 +148,27 @@ def _check_shape(c: TiledConfig, gemm: Gemm) -> Iterator[str]:
         yield f"{c.lanes_n} of {LANES} lanes along n do not tile {c.wg_m} x {c.wg_n} invocations"
     if c.reg_m * c.reg_n > MAX_SUMS:
         yield f"{c.reg_m * c.reg_n} sums per invocation; over {MAX_SUMS} they spill"
-    yield from _check_loads(c, gemm)
-    yield from check_split(c.split_k, c.tile_k, gemm)
+    yield from _check_load("A", c.tile_m, c.tile_k, c.vec, c.invocations, not gemm.trans_a)
+    yield from _check_load("B", c.tile_n, c.tile_k, c.vec, c.invocations, gemm.trans_b)
+    if c.split_k > 1:
+        yield from check_split(c.split_k, c.tile_k, gemm)
     if c.tile_dtype == "f16" and (gemm.a, gemm.b) != ("f16", "f16"):
         yield f"tiles in f16 would round operands in {gemm.a} and {gemm.b}"
     if gemm.acc == "f16" and c.tile_dtype != "f16":
         yield "sums in f16 are made of tiles in f16"
 
 
-def _check_loads(c: TiledConfig, gemm: Gemm) -> Iterator[str]:
+@lru_cache(maxsize=1 << 10)
+def _check_load(
+    name: str, tile: int, tile_k: int, vec: int, invocations: int, along_k: bool
+) -> tuple[str, ...]:
     """Every invocation must load the same number of vectors, in whole rows or parts of one."""
-    for name, tile, along_k in (
-        ("A", c.tile_m, not gemm.trans_a),
-        ("B", c.tile_n, gemm.trans_b),
-    ):
-        vectors, row = tile * c.tile_k // c.vec, (c.tile_k if along_k else tile) // c.vec
-        whole = row > 0 and (c.invocations % row == 0 or row % c.invocations == 0)
-        if vectors % c.invocations or not whole:
-            yield (
-                f"{c.invocations} invocations do not divide {name}'s tile of {vectors} vectors "
-                f"in rows of {row}"
-            )
+    vectors, row = tile * tile_k // vec, (tile_k if along_k else tile) // vec
+    whole = row > 0 and (invocations % row == 0 or row % invocations == 0)
+    if vectors % invocations or not whole:
+        reason = f"{invocations} invocations do not divide {name}'s tile of {vectors} vectors"
+        return (f"{reason} in rows of {row}",)
+    return ()
 
 
 def launch(config: TiledConfig, gemm: Gemm) -> tuple[Launch, ...]:
@@ -276,33 +277,44 @@ def _splits(config: TiledConfig, gemm: Gemm, device: Device) -> Iterator[TiledCo
             yield split
 
 
-def _schedules(sizes: dict[str, int], gemm: Gemm) -> Iterator[TiledConfig]:
+def _schedules(sizes: dict[str, Any], gemm: Gemm) -> Iterator[TiledConfig]:
     """Every way to move tiles of these sizes."""
     f16 = (gemm.a, gemm.b) == ("f16", "f16")
     dtypes: tuple[Dtype, ...] = ("f16",) if gemm.acc == "f16" else DTYPES if f16 else ("f32",)
+    for knobs in _moves(sizes["tile_k"], gemm.trans_a, gemm.trans_b, dtypes):
+        yield TiledConfig(**sizes, **knobs)
+
+
+@cache
+def _moves(
+    tile_k: int, trans_a: bool, trans_b: bool, dtypes: tuple[Dtype, ...]
+) -> tuple[dict[str, Any], ...]:
+    """Knobs of every way to move tiles of this depth."""
+    moves: list[dict[str, Any]] = []
     for tile_a, tile_b, (stages, prefetch), tile_dtype, unroll_k, dims in product(
         _ORDERS_A,
-        _ORDERS_B if gemm.trans_b else _ORDERS_B[:1],
+        _ORDERS_B if trans_b else _ORDERS_B[:1],
         _BUFFERING,
         dtypes,
-        sorted({8, sizes["tile_k"]}),
+        sorted({8, tile_k}),
         DIMS,
     ):
-        pads_a = tile_a == "mk" or not gemm.trans_a
-        pads_b = tile_b == "nk" or gemm.trans_b
-        for pad in (0, 4) if pads_a or pads_b else (0,):
-            yield TiledConfig(
-                **sizes,
-                tile_a=tile_a,
-                tile_b=tile_b,
-                tile_dtype=tile_dtype,
-                pad_a=pad if pads_a else 0,
-                pad_b=pad if pads_b else 0,
-                stages=stages,
-                prefetch=prefetch,
-                unroll_k=unroll_k,
-                dims=dims,
-            )
+        plain = {
+            "tile_a": tile_a,
+            "tile_b": tile_b,
+            "tile_dtype": tile_dtype,
+            "stages": stages,
+            "prefetch": prefetch,
+            "unroll_k": unroll_k,
+            "dims": dims,
+        }
+        pads_a = tile_a == "mk" or not trans_a
+        pads_b = tile_b == "nk" or trans_b
+        moves += [
+            plain | {"pad_a": pad if pads_a else 0, "pad_b": pad if pads_b else 0}
+            for pad in ((0, 4) if pads_a or pads_b else (0,))
+        ]
+    return tuple(moves)
 
 
 def _fits(config: TiledConfig, gemm: Gemm, device: Device) -> bool:

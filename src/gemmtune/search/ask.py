@@ -86,9 +86,10 @@ class Search:
         if sampler not in SAMPLERS:
             raise UsageError(f"sampler {sampler!r} is not one of: {', '.join(SAMPLERS)}")
         head = list(dict.fromkeys(first))
-        rows = list(dict.fromkeys(chain(head, space)))
+        # Hashing hundred thousands of rows takes a while: copies of dicts do not do it again.
+        self._free = dict.fromkeys(chain(head, space))
+        rows = list(self._free)
         self.size = len(rows)
-        self._free = dict.fromkeys(rows)
         self._order: Iterator[Row] = iter(rows)
         self._model: Chooser | None = None
         self._first = head
@@ -102,7 +103,7 @@ class Search:
             self._model = _parzen(rows, seed)
         self._study = study
         if study is not None:
-            self._all = frozenset(rows)
+            self._all = frozenset(self._free)
             study.expect({family: type(config) for family, config in rows})
             self.exchange()
 

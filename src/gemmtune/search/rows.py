@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -45,8 +46,10 @@ class Block:
 
     def __init__(self, family: str, configs: Sequence[Config], rng: np.random.Generator) -> None:
         self.family = family
-        self.configs = [configs[i] for i in rng.permutation(len(configs))]
-        self.index = {config: i for i, config in enumerate(self.configs)}
+        order = rng.permutation(len(configs))
+        self.configs = [configs[i] for i in order.tolist()]
+        # All are gone through as they were made: they lie in memory like that.
+        self.index = dict(zip(configs, np.argsort(order).tolist(), strict=True))
         self.free = np.ones(len(configs), dtype=bool)
         self.free_count = len(configs)
         self._next = 0
@@ -55,11 +58,13 @@ class Block:
         self._ordinal: list[bool] = []
         self._levels: list[dict[Any, int]] = []
         for field in fields(configs[0]):
-            self._add_column(field.name)
+            values = list(map(attrgetter(field.name), configs))
+            self._add_column(field.name, values, order)
         self.asked: list[int] = []
 
-    def _add_column(self, name: str) -> None:
-        values = [getattr(config, name) for config in self.configs]
+    def _add_column(
+        self, name: str, values: Sequence[Any], order: np.ndarray[Any, np.dtype[np.int64]]
+    ) -> None:
         levels = {value: code for code, value in enumerate(sorted(set(values)))}
         if len(levels) == 1:
             return
@@ -68,7 +73,8 @@ class Block:
         self._ordinal.append(ordinal)
         self._levels.append(levels)
         dtype = np.uint8 if len(levels) <= 256 else np.uint32
-        self.codes.append(np.fromiter((levels[v] for v in values), dtype, len(values)))
+        codes = np.fromiter(map(levels.__getitem__, values), dtype, len(values))
+        self.codes.append(codes[order])
 
     @property
     def sizes(self) -> list[int]:
