@@ -237,7 +237,8 @@ def test_selections_narrow_the_document() -> None:
     with Store.open(SHIPPED, read_only=True) as shipped:
         half = export([shipped], replace(SOME, dtypes=("f16", "f16", "f16", "f32")), "test")
         tint = export([shipped], replace(SOME, dialect="tint"), "test")
-    assert {tuned.gemm.kind for tuned in half.problems} == {KIND}
+    dtypes = {tuned.gemm.kind.partition(":")[0] for tuned in half.problems}
+    assert dtypes == {KIND.partition(":")[0]}
     assert {one.dialect for one in half.kernels} == {None, "naga"}
     assert {one.dialect for one in tint.kernels} == {None, "tint"}
     for one in tint.kernels:
@@ -340,7 +341,7 @@ def test_export_and_import_as_commands(
     out = tmp_path / "h100.json"
     shapes = ["--shapes", "512x512x512", "--dtype", "f32"]
     assert main(["export", "--device", "h100", *shapes, "-o", str(out)]) == 0
-    found = re.search(r"1 problems, ([1-9]\d*) results", capsys.readouterr().out)
+    found = re.search(r"\d problems, ([1-9]\d*) results", capsys.readouterr().out)
     assert found
     assert main(["import", "--check", str(out)]) == 0
     assert not path.exists()

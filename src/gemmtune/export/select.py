@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gemmtune.export.values import Document, Portable
-from gemmtune.lookup import CHECKS_COST, Pace, Speed, distance, doubt, weight
+from gemmtune.lookup import CHECKS_COST, Pace, Speed, distance, doubt, weights
 from gemmtune.problem import Gemm
 
 LARGE = 1024
@@ -107,9 +107,9 @@ def _near(document: Document, gemm: Gemm, good: Callable[[str], bool]) -> list[C
                 near[name].append((far, time_ns * (CHECKS_COST if lost else 1.0)))
     ranked = []
     for name, times in near.items():
-        weights = [weight(far) for far, _ in times]
-        logs = sum(w * math.log(t) for w, (_, t) in zip(weights, times, strict=True))
-        time_ns = math.exp(logs / sum(weights))
+        counts = weights([far for far, _ in times])
+        logs = sum(w * math.log(t) for w, (_, t) in zip(counts, times, strict=True))
+        time_ns = math.exp(logs / sum(counts))
         ranked.append((time_ns * doubt(min(far for far, _ in times)), name, time_ns))
     return [Chosen(id=name, source="near", time_ns=t) for _, name, t in sorted(ranked)]
 

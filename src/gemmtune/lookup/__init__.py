@@ -16,7 +16,7 @@ from gemmtune.lookup.predict import (
     Speed,
     distance,
     doubt,
-    weight,
+    weights,
 )
 from gemmtune.lookup.record import Record, Wanted, read_record
 
@@ -42,5 +42,5 @@ __all__ = [
     "refresh",
     "search_path",
     "user_database",
-    "weight",
+    "weights",
 ]

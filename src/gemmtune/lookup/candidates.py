@@ -171,7 +171,7 @@ class Search:
             yield Candidate(
                 source=source,
                 leader=leader,
-                why=why.format(shape=leader.gemm.shape),
+                why=why.format(shape=leader.key.partition(":")[0]),
                 time_ns=one.time_ns if told else None,
                 far=one.far,
             )
@@ -183,7 +183,7 @@ class Search:
                 return leader
         except (TypeError, ValueError, ArithmeticError):
             return leader  # values no tuner writes
-        return replace(leader, text=leader.text.replace('"checked":false', '"checked":true'))
+        return leader._replace(text=leader.text.replace('"checked":false', '"checked":true'))
 
     def _of(self, device_key: str) -> Portfolio:
         """What all catalogues together know of a device and such problems."""
@@ -225,7 +225,7 @@ class Search:
             return True
         if leader.max_rel_error is None:
             return _rounding(self.gemm) <= self.max_rel_err
-        growth = math.sqrt(max(self.gemm.k / max(leader.gemm.k, 1), 1.0))
+        growth = math.sqrt(max(self.gemm.k / max(leader.k, 1), 1.0))
         return leader.max_rel_error * growth <= self.max_rel_err
 
     def _default_works(self, family: str) -> bool:

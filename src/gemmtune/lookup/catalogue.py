@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gemmtune.device import Device
 from gemmtune.errors import StoreError
@@ -18,6 +18,7 @@ from gemmtune.kernels.base import Config, Launch
 from gemmtune.lookup.predict import Speed, tiles
 from gemmtune.problem import Gemm, traffic_of
 from gemmtune.schema import (
+    FASTEST_QUERY,
     LEADERS_QUERY,
     Fingerprints,
     connect_read_only,
@@ -34,9 +35,6 @@ BUSY_TIMEOUT_S = 5.0
 _READS = 3  # of a file that changes while it is read
 
 Signature = tuple[int, ...]
-_Row = tuple[Any, ...]
-"""Of `LEADERS_QUERY`."""
-_KIND, _TIME, _POLICY = 1, 9, -1  # places in it
 
 
 def signature_of(path: Path) -> Signature | None:
@@ -68,27 +66,59 @@ class Shape:
     """Rows and columns of a tile; None: the family has none, and `workgroups` means nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leader:
+class Leader(NamedTuple):
     """The time of a config on a problem and device: of one that is the fastest of its family on
-    some problem with the same dtypes.
+    some problem with the same dtypes. A row of `LEADERS_QUERY`: lookups read thousands.
     """
 
     device: Device
-    gemm: Gemm
     key: str
-    """`Gemm.key`, kept because lookups compare many."""
+    """`Gemm.key`."""
     kind: str
-    """`Gemm.kind`, kept for the same reason."""
+    """`Gemm.kind`."""
+    m: int
+    n: int
+    k: int
+    batch: int
+    problem: str
+    """The problem as JSON."""
     family: str
     text: str
     """The config as JSON."""
     time_ns: float
     max_rel_error: float | None
     """As measured; None: not known."""
-    leads: bool
+    leads: int
     """It is the fastest of its family on this very problem, or as fast."""
-    then: Fingerprints
+    driver: str | None
+    backend: str | None
+    wgpu: str | None
+    compiler: str | None
+    generator_hash: str | None
+    policy: str | None
+
+    @property
+    def gemm(self) -> Gemm:
+        """The problem; read when it is first wanted, mostly its sizes are enough.
+
+        Raises:
+            ProblemError, ValueError, TypeError: it cannot be read.
+        """
+        return _gemm(self.problem)
+
+    @property
+    def traffic_bytes(self) -> int:
+        """`Gemm.traffic_bytes`.
+
+        Raises:
+            ProblemError, ValueError, TypeError: as `gemm`.
+        """
+        return _traffic(self.kind, self.m, self.n, self.k, self.batch, self.problem)
+
+    @property
+    def then(self) -> Fingerprints:
+        """What it was measured with."""
+        return _then(*self[-6:])
 
     @property
     def config(self) -> Config:
@@ -119,14 +149,14 @@ class Leader:
     @property
     def stale(self) -> bool:
         """The template has changed since."""
-        return self.then.generator_hash != generator_hash(self.family)
+        return self.generator_hash != generator_hash(self.family)
 
     @property
     def unusual(self) -> int:
         """Over 0 where it was not timed as is usual today, so that times do not compare; most where
         not even the way was, e.g. with inputs in the cache.
         """
-        return unusual(self.then.policy or "")
+        return unusual(self.policy or "")
 
 
 @lru_cache(maxsize=4096)
@@ -167,10 +197,9 @@ class Catalogue:
         self._busy_timeout_s = busy_timeout_s
         self.path = path
         self.signature = signature
-        texts = self._read("SELECT json FROM devices ORDER BY key", ())
+        texts = self._read("SELECT json FROM devices ORDER BY key", {})
         devices = [_device(row[0]) for row in texts]
         self.devices = {device.key: device for device in devices if device is not None}
-        self._rows: dict[str, list[_Row]] = {}
         self._leaders: dict[tuple[str, str | None], tuple[Leader, ...]] = {}
         self._speeds: dict[str, Speed] = {}
 
@@ -179,34 +208,30 @@ class Catalogue:
 
         Args:
             device_key: `Device.key`.
-            dtypes: only of problems with these, as `Gemm.kind` begins; the others are not parsed.
+            dtypes: only of problems with these, as `Gemm.kind` begins; the others are not read.
         """
         if device_key not in self.devices:
             return ()
         if (device_key, dtypes) not in self._leaders:
-            rows = self._of(device_key)
-            if dtypes is not None:
-                rows = [row for row in rows if row[_KIND].partition(":")[0] == dtypes]
-            found = [_leader(self.devices[device_key], row) for row in rows]
-            self._leaders[device_key, dtypes] = tuple(one for one in found if one is not None)
+            device = self.devices[device_key]
+            rows = self._read(LEADERS_QUERY, {"device": device_key, "dtypes": dtypes})
+            made = Leader._make
+            found = [made((device, *row)) for row in rows]
+            self._leaders[device_key, dtypes] = tuple(f for f in found if f.family in FAMILIES)
         return self._leaders[device_key, dtypes]
 
     def speed(self, device_key: str) -> Speed:
         """What the results of one device say of it as a whole."""
         if device_key not in self._speeds:
-            rows = self._of(device_key) if device_key in self.devices else []
+            there = device_key in self.devices
+            rows = self._read(FASTEST_QUERY, {"device": device_key}) if there else []
+            usual = [row for row in rows if not unusual(row[-2] or "")] or rows
+            known = [(bytes_, row[-1]) for row in usual if (bytes_ := _traffic_or_none(row[:-2]))]
             kind = self.devices[device_key].adapter_type if rows else ""
-            usual = [row for row in rows if not unusual(row[_POLICY] or "")] or rows
-            known = [(bytes_, row[_TIME]) for row in usual if (bytes_ := _traffic(row))]
             self._speeds[device_key] = Speed.of(kind, known)
         return self._speeds[device_key]
 
-    def _of(self, device_key: str) -> list[_Row]:
-        if device_key not in self._rows:
-            self._rows[device_key] = self._read(LEADERS_QUERY, (device_key,))
-        return self._rows[device_key]
-
-    def _read(self, query: str, values: tuple[str, ...]) -> list[_Row]:
+    def _read(self, query: str, values: dict[str, str | None]) -> list[tuple[Any, ...]]:
         """The rows of a query. Again where the file was replaced or folded meanwhile."""
         for attempt in range(_READS):
             before = signature_of(self.path)
@@ -220,7 +245,7 @@ class Catalogue:
                 break
         return rows
 
-    def _read_once(self, query: str, values: tuple[str, ...]) -> list[_Row]:
+    def _read_once(self, query: str, values: dict[str, str | None]) -> list[tuple[Any, ...]]:
         with (
             translated(self.path),
             closing(connect_read_only(self.path, self._busy_timeout_s)) as connection,
@@ -265,34 +290,13 @@ def _then(*versions: str | None) -> Fingerprints:
     )
 
 
-def _traffic(row: _Row) -> int:
-    """Bytes of the problem of a row; 0: it cannot be read."""
-    _, kind, m, n, k, batch, problem, *_ = row
+def _traffic(kind: str, m: int, n: int, k: int, batch: int, problem: str) -> int:
+    return traffic_of(kind, m, n, k) if batch == 1 else _gemm(problem).traffic_bytes
+
+
+def _traffic_or_none(row: tuple[Any, ...]) -> int:
+    """Bytes of a problem; 0: it cannot be read."""
     try:
-        return traffic_of(kind, m, n, k) if batch == 1 else _gemm(problem).traffic_bytes
+        return _traffic(*row)
     except (ValueError, TypeError, KeyError):
         return 0
-
-
-def _leader(device: Device, row: _Row) -> Leader | None:
-    key, kind, *_, problem = row[: _TIME - 2]
-    family, config, time_ns, error, leads, *versions, template, policy = row[_TIME - 2 :]
-    driver, backend, wgpu, compiler = versions
-    if family not in FAMILIES:
-        return None
-    try:
-        gemm = _gemm(problem)
-    except (ValueError, TypeError):
-        return None
-    return Leader(
-        device=device,
-        gemm=gemm,
-        key=key,
-        kind=kind,
-        family=family,
-        text=config,
-        time_ns=float(time_ns),
-        max_rel_error=None if error is None else float(error),
-        leads=bool(leads),
-        then=_then(driver, backend, wgpu, compiler, template, policy),
-    )

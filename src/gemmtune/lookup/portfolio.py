@@ -17,12 +17,12 @@ from gemmtune.lookup.predict import (
     CHECKS_COST,
     Dispatch,
     Speed,
-    apart,
+    aparts,
     doublings,
     doubt,
     likeness,
     tiles,
-    weight,
+    weights,
 )
 from gemmtune.problem import Gemm
 
@@ -58,7 +58,7 @@ class _Measured:
                 raise ValueError(f"a time of {leader.time_ns} ns")
             traffic = problems[leader.key][1]
             parts = speed.parts(leader.time_ns, traffic, self._shape.passes)
-            times.append((parts, self._dispatch(leader.gemm), traffic))
+            times.append((parts, self._dispatch(leader), traffic))
         pace = speed.pace(self._shape.invocations, (each[:2] for each in times))
         self._pace = pace
         self.costs = [
@@ -67,13 +67,14 @@ class _Measured:
         ]
         """Nanoseconds in any case, for a byte of traffic and for a unit of work, of each time."""
 
-    def _dispatch(self, gemm: Gemm) -> Dispatch:
+    def _dispatch(self, there: Gemm | Leader) -> Dispatch:
         shape = self._shape
         if shape.tile is None:
+            gemm = there.gemm if isinstance(there, Leader) else there
             return Dispatch(self.first.workgroups(gemm), max(gemm.k, 1))
         # Families' own arithmetic takes too long here.
-        workgroups = shape.workgroups * tiles(gemm, *shape.tile)
-        return Dispatch(workgroups, max(gemm.k, 1) / shape.workgroups)
+        workgroups = shape.workgroups * tiles(there, *shape.tile)
+        return Dispatch(workgroups, max(there.k, 1) / shape.workgroups)
 
     def work(self, gemm: Gemm, speed: Speed) -> float:
         """`Speed.work` of the config for ``gemm``."""
@@ -89,14 +90,14 @@ class _Sum:
         self.weights = self.logs = self.most = 0.0
         self.nearest: tuple[_Measured, int] | None = None
 
-    def add(self, one: _Measured, weights: list[float], times: list[float], cost: float) -> None:
+    def add(self, one: _Measured, counts: list[float], times: list[float], cost: float) -> None:
         """Take in its times, as logarithms, and what they cost more, with their weights."""
-        total = sum(weights)
+        total = sum(counts)
         self.weights += total
-        self.logs += sum(map(mul, weights, times)) + cost * total
-        most = max(weights)
+        self.logs += sum(map(mul, counts, times)) + cost * total
+        most = max(counts)
         if most > self.most:
-            self.most, self.nearest = most, (one, weights.index(most))
+            self.most, self.nearest = most, (one, counts.index(most))
 
     @property
     def leader(self) -> Leader:
@@ -120,13 +121,14 @@ class _Alike:
         self._speed = speed
         firsts = {leader.key: leader for leader in leaders}
         problems = {
-            key: (number, one.gemm.traffic_bytes)
-            for number, (key, one) in enumerate(firsts.items())
+            key: (number, one.traffic_bytes) for number, (key, one) in enumerate(firsts.items())
         }
-        self._problems = [(one.kind, doublings(one.gemm)) for one in firsts.values()]
+        self._kinds = [one.kind for one in firsts.values()]
+        self._every_kind = set(self._kinds)
+        self._doublings = [doublings(one) for one in firsts.values()]
         by_config: defaultdict[tuple[str | None, ...], list[Leader]] = defaultdict(list)
         for one in leaders:
-            by_config[one.family, one.text, one.then.generator_hash, one.then.policy].append(one)
+            by_config[one.family, one.text, one.generator_hash, one.policy].append(one)
         self._configs = []
         for each in by_config.values():
             try:
@@ -137,9 +139,10 @@ class _Alike:
     def ranked(self, gemm: Gemm, fitting: Callable[[Leader], Leader]) -> Iterator[Predicted]:
         """See `Portfolio.ranked`."""
         here, kind = doublings(gemm), gemm.kind
-        likes = {other: likeness(other, kind) or 1.0 for other in {k for k, _ in self._problems}}
-        fars = [(apart(there, here), likes[other]) for other, there in self._problems]
-        weights = [weight(far, like) for far, like in fars]
+        like = {other: likeness(other, kind) or 1.0 for other in self._every_kind}
+        likes = [like[other] for other in self._kinds]
+        fars = aparts(here, self._doublings)
+        counts = weights(fars, likes)
         traffic, log = gemm.traffic_bytes, math.log
         sums: defaultdict[tuple[bool, int, str, str], _Sum] = defaultdict(_Sum)
         for one in self._configs:
@@ -148,21 +151,22 @@ class _Alike:
             times = [log(fixed + byte * traffic + unit * work) for fixed, byte, unit in one.costs]
             sums[one.stale, one.unusual, leader.family, leader.text].add(
                 one,
-                [weights[number] for number in one.numbers],
+                [counts[number] for number in one.numbers],
                 times,
                 0.0 if leader is one.first else log(CHECKS_COST),
             )
-        yield from self._sorted(sums, fars, fitting)
+        yield from self._sorted(sums, fars, likes, fitting)
 
     def _sorted(
         self,
         sums: dict[tuple[bool, int, str, str], _Sum],
-        fars: list[tuple[float, float]],
+        fars: list[float],
+        likes: list[float],
         fitting: Callable[[Leader], Leader],
     ) -> Iterator[Predicted]:
         ranks = []
         for place, ((stale, unusual, *_), total) in enumerate(sums.items()):
-            far, like = fars[total.number]
+            far, like = fars[total.number], likes[total.number]
             time_ns = math.exp(total.logs / total.weights)
             ranks.append((stale, unusual, time_ns * like * doubt(far), far, place, time_ns))
         names, totals = list(sums), list(sums.values())

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import repeat
 from operator import mul, sub
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gemmtune.kernels.base import ceil_div
 from gemmtune.problem import Gemm
@@ -55,6 +55,26 @@ OTHER_EPILOGUE, OTHER_LAYOUT = 1.02, 1.3
 """The same for what was measured with another epilogue, or with operands stored otherwise."""
 SURE = 1e9
 """Weight of what was measured on the very problem, beside which nothing else counts."""
+
+
+class Sizes(Protocol):
+    """Those of a problem."""
+
+    @property
+    def m(self) -> int:
+        """As `Gemm.m`."""
+
+    @property
+    def n(self) -> int:
+        """As `Gemm.n`."""
+
+    @property
+    def k(self) -> int:
+        """As `Gemm.k`."""
+
+    @property
+    def batch(self) -> int:
+        """As `Gemm.batch`."""
 
 
 class Pace(NamedTuple):
@@ -152,12 +172,13 @@ class Speed:
 
         def scatter(waves: list[float], more: int) -> float:
             units = list(map(sub, by_more[more], waves))
-            mean = math.fsum(map(mul, weights, units)) / total
-            return math.fsum(map(mul, weights, map(abs, map(sub, units, repeat(mean)))))
+            mean = sum(map(mul, weights, units)) / total
+            off: float = sum(map(mul, weights, map(abs, map(sub, units, repeat(mean)))))
+            return off
 
         best, least = usual, math.inf
         for held in dict.fromkeys((usual.held, *HELD)):
-            waves = [log(_waves(one / held)) for one in rounds]
+            waves = list(map(log, map(_waves, [one / held for one in rounds])))
             for more in MORE:
                 found = scatter(waves, more)
                 if found < LEARNED_BY * least:
@@ -169,10 +190,10 @@ def _waves(full: float) -> float:
     """Of so many times what runs at once."""
     if full > EVEN_FROM_WAVES:
         return full
-    return max(ROUNDED * math.ceil(full) + (1 - ROUNDED) * full, 1.0)
+    return 1.0 if full <= 1.0 else ROUNDED * math.ceil(full) + (1 - ROUNDED) * full
 
 
-def doublings(gemm: Gemm) -> tuple[float, float, float, float]:
+def doublings(gemm: Sizes) -> tuple[float, float, float, float]:
     """m, n, k and batch as powers of 2; 0 is like 1."""
     m, n, k, batch = (math.log2(max(size, 1)) for size in (gemm.m, gemm.n, gemm.k, gemm.batch))
     return m, n, k, batch
@@ -180,13 +201,13 @@ def doublings(gemm: Gemm) -> tuple[float, float, float, float]:
 
 def distance(one: Gemm, other: Gemm) -> float:
     """How far apart two problems are, in doublings of m, n, k and batch."""
-    return apart(doublings(one), doublings(other))
+    return aparts(doublings(one), [doublings(other)])[0]
 
 
-def apart(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """The distance between two problems of which the `doublings` are known."""
+def aparts(one: tuple[float, ...], others: Iterable[tuple[float, ...]]) -> list[float]:
+    """The distances from a problem to others, of which the `doublings` are known."""
     # Rounded, so that equal distances are equal however their terms are added.
-    return round(math.dist(one, other), 6)
+    return [round(far, 6) for far in map(math.dist, others, repeat(one))]
 
 
 def likeness(one: str, other: str) -> float | None:
@@ -205,17 +226,17 @@ def doubt(far: float) -> float:
     return 1.0 + PER_DOUBLING * far
 
 
-def weight(far: float, like: float = 1.0) -> float:
-    """How much what was measured that far away counts in the mean of a config's predictions.
+def weights(fars: Iterable[float], likes: Iterable[float] = repeat(1.0)) -> list[float]:
+    """How much what was measured so far away counts in the mean of a config's predictions.
 
     Args:
-        far: the `distance`.
-        like: the `likeness`.
+        fars: each `distance`.
+        likes: each `likeness`.
     """
-    apart = like * (1.0 + far)
-    return SURE if apart == 1.0 else 1.0 / apart**3
+    apart = [like * (1.0 + far) for far, like in zip(fars, likes, strict=False)]
+    return [SURE if one == 1.0 else 1.0 / one**3 for one in apart]
 
 
-def tiles(gemm: Gemm, tile_m: int, tile_n: int) -> int:
+def tiles(gemm: Sizes, tile_m: int, tile_n: int) -> int:
     """Tiles of C in all."""
     return ceil_div(gemm.m, tile_m) * ceil_div(gemm.n, tile_n) * gemm.batch
