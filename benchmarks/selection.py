@@ -8,7 +8,7 @@ and one config for all; then what lookups reach with fewer configs to choose fro
 never measured on the shape counts for nothing and is shown as such; `benchmarks/portfolio.py`
 measures them on the device.
 
-    python benchmarks/selection.py [--tuned FILE.db ...] [--reference FILE.db]
+    python benchmarks/selection.py [--tuned FILE.db ...] [--reference FILE.db ...]
         [--times FILE.db ...] [--shapes-file FILE] [--write docs/selection.md [--mark NAME]]
         [--json FILE] [--policy KEY] [--launch-us N]
 """
@@ -32,9 +32,8 @@ from gemmtune.schema import USUAL_POLICY
 from gemmtune.shapes import read_shapes
 
 HERE = Path(__file__).parent
-UNTUNED = HERE / "shapes" / "untuned.txt"
-REFERENCE = HERE / "results" / "untuned-h100.db"
-MEASURED = HERE / "results" / "portfolio-h100.db"
+HELD_OUT = HERE / "shapes" / "heldout.txt"
+MEASURED = [HERE / "results" / "selection-h100" / f"{dtype}.db" for dtype in ("f16", "f32")]
 RULES = {
     "lookup": "lookup",
     "nearest neighbour": "nearest",
@@ -160,9 +159,8 @@ def per_shape(results: dict[str, Result]) -> list[str]:
 
 def sections(args: argparse.Namespace, everything: dict[str, Any]) -> list[str]:
     """Of each dtype that was tuned, as Markdown; ``everything`` gets the numbers."""
-    references = [args.reference] if args.reference.exists() else []
-    tried = measured(references, args.device, args.policy)
-    times = measured([*args.tuned, *references, *args.times], args.device, args.policy)
+    tried = measured(args.reference, args.device, args.policy)
+    times = measured([*args.tuned, *args.reference, *args.times], args.device, args.policy)
     lines: list[str] = []
     for dtype in args.dtype:
         untuned = {gemm.key: gemm for gemm in read_shapes(args.shapes_file, dtype)}
@@ -212,9 +210,9 @@ def main() -> None:
     shipped = [data_path("tuning.db")]
     add("--tuned", type=Path, nargs="+", default=shipped, help="databases to choose from, together")
     add("--device", help="key of the device (default: the H100, or the only one there is)")
-    add("--reference", type=Path, default=REFERENCE, help="where those of the file were tuned")
-    add("--times", nargs="*", type=Path, help="databases with more measured times")
-    add("--shapes-file", type=Path, default=UNTUNED, help="shapes that were never tuned")
+    add("--reference", type=Path, nargs="+", default=MEASURED, help="where those were tuned")
+    add("--times", nargs="*", default=[], type=Path, help="databases with more measured times")
+    add("--shapes-file", type=Path, default=HELD_OUT, help="shapes that were never tuned")
     add("--dtype", nargs="*", default=["f16", "f32"], help="as `gemmtune tune --dtype`")
     add("--write", type=Path, help="Markdown file whose marked part is replaced by the tables")
     add("--mark", default="selection", help="name of that part (default: selection)")
@@ -225,8 +223,6 @@ def main() -> None:
     args = parser.parse_args()
     if args.launch_us is not None:
         predict.LAUNCH_NS = 1000.0 * args.launch_us
-    if args.times is None:
-        args.times = [MEASURED] if MEASURED.exists() else []
     args.device = args.device or device_in(args.tuned[0])
     everything: dict[str, Any] = {}
     lines = sections(args, everything)

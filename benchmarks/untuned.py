@@ -1,7 +1,10 @@
-"""Prints the shapes that selection is judged on: none was tuned for what ships.
+"""Prints the shapes that selection is judged on.
 
     python benchmarks/untuned.py > benchmarks/shapes/untuned.txt
     python benchmarks/untuned.py --held-out > benchmarks/shapes/heldout.txt
+
+Those held out had no part in what ships, but for those that are presets' too, which are hidden when
+selection is judged. The others are presets' and ship by now.
 
 The rule: of the presets of each group, every shape up to MOST_FLOPS and MOST_BYTES in f16 that is
 neither of the preset core nor square, by k, n and m; of these as many as the group has, evenly
@@ -98,7 +101,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--held-out", action="store_true", help="the second set, in no other")
     args = parser.parse_args()
-    print("# Never tuned for what ships; made by benchmarks/untuned.py, which has the rule.")
+    print(
+        "# To judge selection by; made by benchmarks/untuned.py, which has the rule."
+    )
     for name, gemms in held_out() if args.held_out else never_tuned():
         print(f"# {name}")
         for gemm in gemms:
