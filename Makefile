@@ -30,7 +30,8 @@ tune: $(VENV)/.adapter ## tune one small problem here and print what lookup now 
 	$(BIN)/gemmtune lookup $(SHAPE) --dtype $(DTYPE)
 
 test: lint $(VENV)/.adapter $(VENV)/.postgres $(VENV)/.browser ## lint, then run every test on the adapter here
-	$(BIN)/pytest $(PARALLEL)
+	$(BIN)/pytest $(PARALLEL) -m 'not alone'
+	$(BIN)/pytest -m alone
 
 test-coop: ## run tests/coop on a software adapter with cooperative matrices, made in .coop
 	GEMMTUNE_EXPECT_FRAGMENTS=1 GEMMTUNE_EXPECT_ADAPTER=llvmpipe \
