@@ -6,12 +6,18 @@ BIN := $(VENV)/bin
 SHAPE ?= 256x256x256
 DTYPE ?= f32
 BUDGET ?= 30s
+# So many tests run at a time.
+JOBS ?= 2
 # Continuous integration has no GPU: there the tests must find the software adapter or fail.
 ifneq ($(CI),)
 export GEMMTUNE_EXPECT_ADAPTER ?= llvmpipe
 export GEMMTUNE_EXPECT_BROWSER ?= 1
+# Tests start Python hundreds of times, which is to compile the modules once.
+unexport PYTHONDONTWRITEBYTECODE
 endif
 export PYTHON
+# Those of a file stay together, but for what a process takes over that has nothing left to do.
+PARALLEL := --numprocesses $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help tune test test-coop lint format bench wheel clean
@@ -24,11 +30,12 @@ tune: $(VENV)/.adapter ## tune one small problem here and print what lookup now 
 	$(BIN)/gemmtune lookup $(SHAPE) --dtype $(DTYPE)
 
 test: lint $(VENV)/.adapter $(VENV)/.postgres $(VENV)/.browser ## lint, then run every test on the adapter here
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL) -m 'not alone'
+	$(BIN)/pytest -m alone
 
 test-coop: ## run tests/coop on a software adapter with cooperative matrices, made in .coop
 	GEMMTUNE_EXPECT_FRAGMENTS=1 GEMMTUNE_EXPECT_ADAPTER=llvmpipe \
-		scripts/coop-rootfs.sh run python -m pytest tests/coop
+		scripts/coop-rootfs.sh run python -m pytest $(PARALLEL) tests/coop
 
 lint: $(VENV)/.installed ## check format, lint rules and types
 	$(BIN)/ruff format --check

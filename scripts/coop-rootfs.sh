@@ -133,7 +133,7 @@ prepare_python() { # the project and its tools, for the Python inside, by the ma
     if ! "${enter[@]}" bash "$self" _inside pip sh -ec '
         [ -x "$0/bin/pip" ] || python3 -m venv --clear "$0"
         "$0/bin/python" -m pip install --disable-pip-version-check --no-input \
-            --editable ".[tune]" --group dev "$1"' "$venv" "$node" >"$folder/pip.log" 2>&1; then
+            --editable ".[tune]" --group test "$1"' "$venv" "$node" >"$folder/pip.log" 2>&1; then
         tail -n 20 "$folder/pip.log" >&2
         fail "pip could not install the project into $folder; its last lines are above"
     fi

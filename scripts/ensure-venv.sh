@@ -28,7 +28,18 @@ fi
 import tomllib
 
 with open("pyproject.toml", "rb") as file:
-    print("\n".join(tomllib.load(file)["dependency-groups"]["dev"]))
+    groups = tomllib.load(file)["dependency-groups"]
+
+
+def listed(name):
+    for entry in groups[name]:
+        if isinstance(entry, dict):
+            yield from listed(entry["include-group"])
+        else:
+            yield entry
+
+
+print("\n".join(listed("dev")))
 PYTHON
 echo "gemmtune: installing into $venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \

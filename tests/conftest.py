@@ -29,8 +29,11 @@ QUICK = Policy(warmup_s=0.0, min_time_s=0.0, min_repetitions=3, max_repetitions=
 
 @pytest.fixture(scope="session")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Remembers what is probed of the adapter while the tests run."""
-    with Store.open(tmp_path_factory.mktemp("probed") / "tuning.db") as store:
+    """Remembers what is probed of the adapter while the tests run, for all processes that do."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with Store.open(folder / "probed.db") as store:
         yield store
 
 

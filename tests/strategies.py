@@ -117,8 +117,14 @@ def fitted(family: str, gemm: Gemm) -> Gemm:
     return gemm
 
 
-_KIND = ("a", "b", "c", "acc", "trans_a", "trans_b", "math")
-"""Fields that decide which configs there are, beside the sizes."""
+_DECISIVE = {
+    "naive": (),
+    "tiled": ("a", "b", "acc", "trans_a", "trans_b"),
+    "subgroup": ("trans_a", "trans_b"),
+    "coopmat": ("a", "b", "c", "acc", "trans_a", "trans_b"),
+    "coopmat_f16x3": ("a", "b", "math", "trans_a", "trans_b"),
+}
+"""Fields that decide which configs of a family there are, beside the sizes; see `model_of`."""
 
 
 @cache
@@ -128,12 +134,15 @@ def legal_configs(family: str, gemm: Gemm, device: Device) -> tuple[Config, ...]
 
 
 def model_of(family: str, gemm: Gemm) -> Gemm:
-    """A problem of the same kind but of one size and without epilogue: its space is kept once."""
-    shape = "64x64x16"
+    """A problem of one size, without what makes no difference to the space: that is kept once."""
     if family == "gemv":
-        short = min(gemm.m, gemm.n, 16)
-        shape = f"{short}x64x512" if gemm.m <= gemm.n else f"64x{short}x512"
-    return Gemm.parse(
-        shape,
-        **{name: getattr(gemm, name) for name in _KIND},
-    )
+        short, wide = min(gemm.m, gemm.n, 16), gemm.m <= gemm.n
+        shape, decisive = (
+            (f"{short}x64x512", ("b", "trans_b")) if wide else (f"64x{short}x512", ("a", "trans_a"))
+        )
+    else:
+        shape, decisive = "64x64x16", _DECISIVE[family]
+    kind = {name: getattr(gemm, name) for name in decisive}
+    if family == "tiled" and (gemm.a, gemm.b) != ("f16", "f16"):
+        kind |= {"a": "f32", "b": "f32"}
+    return Gemm.parse(shape, **kind)

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import types
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -82,6 +83,7 @@ def imports(tree: ast.AST) -> list[tuple[str, int]]:
     return found
 
 
+@cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 

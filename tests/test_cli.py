@@ -19,11 +19,13 @@ from typing import Any
 import pytest
 
 import gemmtune
+from databases import add
 from gemmtune.cli.devices import _lines
 from gemmtune.cli.options import count, seconds
 from gemmtune.cli.output import print_table
 from gemmtune.device import Device, Fragment
 from gemmtune.errors import UsageError
+from gemmtune.store import Store
 from strategies import LAVAPIPE, MATRICES
 
 COMMAND = [sys.executable, "-m", "gemmtune"]
@@ -108,6 +110,28 @@ def adapter(device: Device) -> tuple[str, ...]:
     return ("--adapter", expected) if expected else ()
 
 
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory, device: Device) -> tuple[Cli, Any]:
+    """A home in which one problem has been tuned, to be read only, and what that printed."""
+    cli = Cli(tmp_path_factory.mktemp("tuned"))
+    return cli, cli.json(*TUNE, "--trials", "3", "--adapter", device.key)
+
+
+@pytest.fixture
+def copied(cli: Cli, tuned: tuple[Cli, Any]) -> Any:
+    """What tuning printed whose database the test has a copy of."""
+    cli.database.parent.mkdir(parents=True)
+    shutil.copy(tuned[0].database, cli.database)
+    return tuned[1]
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory, device: Device) -> tuple[str, Any]:
+    """What ``devices`` prints, and that as JSON."""
+    cli = Cli(tmp_path_factory.mktemp("listed"))
+    return cli.run("devices").stdout, cli.json("devices")
+
+
 TUNE = ("tune", "--shape", "8x8x8")
 
 
@@ -130,7 +154,7 @@ TUNE = ("tune", "--shape", "8x8x8")
         (("tune",), 2, "nothing to tune"),
         (("tune", "--preset", "nope"), 2, "'nope'"),
         (("lookup", "4x4"), 2, "not MxNxK"),
-        (("lookup", "4x4x4", "--db", "nope.db"), 1, "there is no database"),
+        (("lookup", "4x4x4", "--device", "any", "--db", "nope.db"), 1, "there is no database"),
         (("bench", "0x4x4"), 2, "has a size of 0"),
         (("db", "info"), 1, "there is no database"),
         (("db", "check", "--db", "nope.db"), 1, "there is no database"),
@@ -256,12 +280,12 @@ def test_completion_for_bash_is_valid_bash(cli: Cli) -> None:
     subprocess.run([bash, "-n"], input=script, text=True, check=True)
 
 
-def test_devices_names_one_default_and_every_key(cli: Cli, device: Device) -> None:
-    found = cli.json("devices")
+def test_devices_names_one_default_and_every_key(listed: tuple[str, Any], device: Device) -> None:
+    text, found = listed
 
     assert [entry["default"] for entry in found].count(True) == 1
     assert device.key in [entry["key"] for entry in found]
-    assert device.key in cli.run("devices").stdout
+    assert device.key in text
 
 
 def test_devices_say_how_matrices_are_loaded_and_what_a_multiprocessor_holds() -> None:
@@ -285,10 +309,11 @@ def test_devices_say_how_matrices_are_loaded_and_what_a_multiprocessor_holds() -
     assert "not asked" in "\n".join(_lines(0, LAVAPIPE, default=True))
 
 
-def test_devices_say_which_matrices_they_have_or_why_none(cli: Cli, device: Device) -> None:
-    lines = [line for line in cli.run("devices").stdout.splitlines() if "   matrices " in line]
+def test_devices_say_which_matrices_they_have_or_why_none(listed: tuple[str, Any]) -> None:
+    text, found = listed
+    lines = [line for line in text.splitlines() if "   matrices " in line]
 
-    assert len(lines) == len(cli.json("devices"))
+    assert len(lines) == len(found)
     assert all("none: " in line or "x16 f" in line or "x8 f" in line for line in lines)
 
 
@@ -324,14 +349,16 @@ def test_lookup_for_a_key_needs_no_adapter_and_prints_json(cli: Cli) -> None:
     assert found["workspace_bytes"] == 0
 
 
-def test_a_tuned_problem_is_kept_found_and_compared(cli: Cli, adapter: tuple[str, ...]) -> None:
-    tuned = cli.json("tune", "--shape", "16x16x16", "--trials", "3", *adapter)
-    (problem,) = tuned["problems"]
+def test_a_tuned_problem_is_kept_found_and_compared(
+    tuned: tuple[Cli, Any], adapter: tuple[str, ...]
+) -> None:
+    cli, printed = tuned
+    (problem,) = printed["problems"]
     assert problem["trials"] == problem["measured"] == 3
     assert problem["stop"] == "trials"
-    assert tuned["database"] == str(cli.database)
+    assert printed["database"] == str(cli.database)
 
-    found = cli.json("lookup", "16x16x16", "--device", tuned["device"])
+    found = cli.json("lookup", "8x8x8", "--device", printed["device"])
     assert found["source"] == "exact"
     assert found["config"] == problem["config"]
     assert found["time_ns"] == problem["time_ns"]
@@ -339,9 +366,9 @@ def test_a_tuned_problem_is_kept_found_and_compared(cli: Cli, adapter: tuple[str
     info = cli.json("db", "info")
     assert info["ok"] + info["failed"] == 3
     assert info["running"] == 0
-    assert [device["key"] for device in info["devices"]] == [tuned["device"]]
+    assert [device["key"] for device in info["devices"]] == [printed["device"]]
 
-    bench = cli.json("bench", "16x16x16", "--rounds", "1", *adapter)
+    bench = cli.json("bench", "8x8x8", "--rounds", "1", *adapter)
     labels = [(kernel["label"], kernel["family"]) for kernel in bench["kernels"]]
     assert labels[0] == ("tuned (exact)", problem["family"])
     assert labels[-1] == ("default", "naive")
@@ -349,20 +376,18 @@ def test_a_tuned_problem_is_kept_found_and_compared(cli: Cli, adapter: tuple[str
 
 
 def test_hot_times_inputs_in_the_cache_and_keeps_its_results_apart(
-    cli: Cli, adapter: tuple[str, ...]
+    cli: Cli, adapter: tuple[str, ...], copied: Any
 ) -> None:
-    tune = ("tune", "--shape", "8x8x8", "--trials", "1", *adapter)
-    cold = cli.json(*tune)
-    hot = cli.json(*tune, "--hot")
+    hot = cli.json(*TUNE, "--trials", "1", "--hot", *adapter)
     bench = cli.json("bench", "8x8x8", "--rounds", "1", "--hot", *adapter)
 
-    assert (cold["inputs"], hot["inputs"], bench["inputs"]) == ("cold", "hot", "hot")
+    assert (copied["inputs"], hot["inputs"], bench["inputs"]) == ("cold", "hot", "hot")
     assert hot["problems"][0]["measured"] == 1
     with closing(sqlite3.connect(cli.database)) as connection:
         policies = connection.execute("SELECT policy FROM measurements ORDER BY id").fetchall()
-    assert [policy.split("/")[1] for (policy,) in policies] == ["cold", "hot"]
-    found = cli.json("lookup", "8x8x8", "--device", cold["device"])
-    assert found["time_ns"] == cold["problems"][0]["time_ns"]
+    assert [policy.split("/")[1] for (policy,) in policies] == ["cold"] * 3 + ["hot"]
+    found = cli.json("lookup", "8x8x8", "--device", copied["device"])
+    assert found["time_ns"] == copied["problems"][0]["time_ns"]
 
 
 def test_tuning_in_text_ends_with_a_table_on_stdout_and_progress_on_stderr(
@@ -395,21 +420,22 @@ def test_an_empty_problem_is_refused_by_tuning(cli: Cli, adapter: tuple[str, ...
     assert run.stderr == "gemmtune: nothing to tune: 0x4x4 has a size of 0\n"
 
 
-def test_merged_databases_hold_the_rows_of_both(cli: Cli, adapter: tuple[str, ...]) -> None:
-    for name, shape in (("a.db", "8x8x8"), ("b.db", "9x9x9")):
-        cli.json("tune", "--shape", shape, "--trials", "1", "--db", name, *adapter)
+def test_merged_databases_hold_the_rows_of_both(cli: Cli, tuned: tuple[Cli, Any]) -> None:
+    shutil.copy(tuned[0].database, cli.home / "a.db")
+    with Store.open(cli.home / "b.db") as other:
+        add(other, 100.0)
 
     reports = cli.json("db", "merge", "a.db", "b.db")
     again = cli.json("db", "merge", "a.db", "b.db")
 
-    assert [report["measurements"] for report in reports] == [1, 1]
+    assert [report["measurements"] for report in reports] == [3, 1]
     assert [report["measurements"] for report in again] == [0, 0]
-    assert cli.json("db", "info")["ok"] == 2
+    info = cli.json("db", "info")
+    assert info["ok"] + info["failed"] == 4
     assert cli.run("db", "check").returncode == 0
 
 
-def test_check_exits_with_1_where_something_is_wrong(cli: Cli, adapter: tuple[str, ...]) -> None:
-    cli.json("tune", "--shape", "8x8x8", "--trials", "1", *adapter)
+def test_check_exits_with_1_where_something_is_wrong(cli: Cli, copied: Any) -> None:
     with sqlite3.connect(cli.database) as connection:
         connection.execute("UPDATE problems SET m = 77")
     connection.close()
@@ -420,14 +446,15 @@ def test_check_exits_with_1_where_something_is_wrong(cli: Cli, adapter: tuple[st
     assert "8x8x8" in run.stdout
 
 
-HALF_WAY = ("tune", "--shape", "257x129x65", "--trials", "20", "--plain")
+# Its kernels compile fast: this is about rows, not about kernels.
+HALF_WAY = ("tune", "--shape", "1x16x24", "--family", "gemv", "--trials", "14", "--plain")
 
 
 def test_tuning_killed_half_way_continues_and_loses_nothing(
     cli: Cli, adapter: tuple[str, ...]
 ) -> None:
     process = cli.start(*HALF_WAY, *adapter)
-    cli.wait_for_rows(8, process)
+    cli.wait_for_rows(6, process)
     process.kill()
     process.communicate()
     kept = cli.rows("ok")
@@ -439,11 +466,11 @@ def test_tuning_killed_half_way_continues_and_loses_nothing(
     after = cli.rows("ok")
     # The leaders' times may be newer ones.
     assert kept.keys() <= after.keys()
-    assert problem["trials"] == 20
+    assert problem["trials"] == 14
     # One that was compiling runs again; one that had the device does not.
     crashed = problem["failures"].get("crash", 0)
     assert crashed <= len(orphans)
-    assert problem["measured"] == 20 - len(kept) - len(failed) - crashed
+    assert problem["measured"] == 14 - len(kept) - len(failed) - crashed
     assert cli.rows("running") == {}
     assert cli.run("db", "check").returncode == 0
 

@@ -178,6 +178,7 @@ class SeenError(Exception):
     """The drift has been reported."""
 
 
+@pytest.mark.alone
 def test_another_load_on_the_adapter_is_seen_and_named(
     tmp_path: Path, device: Device, load: Callable[[], None]
 ) -> None:

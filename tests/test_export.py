@@ -379,5 +379,6 @@ def test_commands_say_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "cannot be read" in capsys.readouterr().err
     assert main(["export", "--db", str(SHIPPED), "--format", "rust", "--wgsl-dir", "x"]) == 2
     assert "--format json" in capsys.readouterr().err
-    assert main(["export", "--db", str(SHIPPED), "-o", str(tmp_path / "no" / "x.json")]) == 1
+    one = ["--db", str(SHIPPED), "--shapes", "512x512x512", "--dtype", "f32"]
+    assert main(["export", *one, "-o", str(tmp_path / "no" / "x.json")]) == 1
     assert "cannot be written" in capsys.readouterr().err

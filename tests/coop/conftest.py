@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,16 @@ from gemmtune.unlock import Status, cache_folder, unlock
 
 def pytest_report_header() -> list[str]:
     return [f"adapter: {device.name}, {device.driver}" for device in map(describe, adapters())]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that take no workers first: of two processes one has them while the other probes."""
+    ours = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in ours:
+        # Not of its set-up: the first to need workers waits minutes for what is probed.
+        item.add_marker(pytest.mark.timeout(300, func_only=True))
+    if len(ours) == len(items):
+        items.sort(key=lambda item: "executor" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session", autouse=True)

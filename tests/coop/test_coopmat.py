@@ -27,7 +27,7 @@ LAYOUTS = list(itertools.product((False, True), (False, True)))
 
 
 def config_of(gemm: Gemm, device: Device, **changes: object) -> CoopmatConfig:
-    small = {"frags_m": 1, "frags_n": 2, "tile_k": 16}
+    small = {"frag": 8, "frags_m": 1, "frags_n": 2, "tile_k": 16}
     return dataclasses.replace(FAMILIES["coopmat"].default(gemm, device), **(small | changes))
 
 
@@ -40,9 +40,10 @@ def right(run_kernel: RunKernel, config: CoopmatConfig, gemm: Gemm, device: Devi
 @pytest.mark.parametrize(("trans_a", "trans_b"), LAYOUTS)
 @pytest.mark.parametrize(("c", "acc"), [("f32", "f32"), ("f16", "f32"), ("f16", "f16")])
 def test_every_layout_and_dtype_is_right(run_kernel, device, trans_a, trans_b, c, acc):
+    frag = 16 if trans_a == trans_b else 8  # between them each operand by rows and by columns
     for shape, dims in (("32x32x32", "static"), ("33x41x19", "dynamic")):
         gemm = Gemm.parse(shape, c=c, acc=acc, trans_a=trans_a, trans_b=trans_b, **F16)
-        right(run_kernel, config_of(gemm, device, dims=dims), gemm, device)
+        right(run_kernel, config_of(gemm, device, dims=dims, frag=frag), gemm, device)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,8 @@ def test_epilogue_is_right(run_kernel, device, activation):
 @pytest.mark.parametrize(
     "changes",
     [
+        {"frag": 16},
+        {"frag": 16, "load": 8, "turns": 2},
         {"stages": 2},
         {"prefetch": False},
         {"order": "all_first"},
