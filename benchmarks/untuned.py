@@ -101,9 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--held-out", action="store_true", help="the second set, in no other")
     args = parser.parse_args()
-    print(
-        "# To judge selection by; made by benchmarks/untuned.py, which has the rule."
-    )
+    print("# To judge selection by; made by benchmarks/untuned.py, which has the rule.")
     for name, gemms in held_out() if args.held_out else never_tuned():
         print(f"# {name}")
         for gemm in gemms:
