@@ -165,7 +165,7 @@ class Search:
     def _ranked(self, source: Source, portfolio: Portfolio, why: str) -> Iterator[Candidate]:
         """Of one device, by today's templates, usual policy and predicted time."""
         hardware = (self.known or self.device).hardware_key
-        for one in portfolio.ranked(self.gemm, self._checked):
+        for one in portfolio.ranked(self.gemm, self._lacks_checks):
             leader = one.leader
             told = leader.device.hardware_key == hardware and one.far <= REACH
             yield Candidate(
@@ -176,14 +176,12 @@ class Search:
                 far=one.far,
             )
 
-    def _checked(self, leader: Leader) -> Leader:
-        """One that won without bounds checks, with them where this problem's edges need them."""
+    def _lacks_checks(self, leader: Leader) -> bool:
+        """It won without bounds checks, and this problem's edges need them."""
         try:
-            if '"checked":false' not in leader.text or not leader.config.lacks_checks(self.gemm):
-                return leader
+            return leader.unchecked and leader.config.lacks_checks(self.gemm)
         except (TypeError, ValueError, ArithmeticError):
-            return leader  # values no tuner writes
-        return leader._replace(text=leader.text.replace('"checked":false', '"checked":true'))
+            return False  # values no tuner writes
 
     def _of(self, device_key: str) -> Portfolio:
         """What all catalogues together know of a device and such problems."""

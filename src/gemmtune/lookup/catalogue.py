@@ -32,6 +32,7 @@ from gemmtune.schema import (
 BUSY_TIMEOUT_S = 5.0
 """How long a lookup waits for a database that another process holds."""
 
+_UNCHECKED, _CHECKED = '"checked":false', '"checked":true'  # in a config's JSON
 _READS = 3  # of a file that changes while it is read
 
 Signature = tuple[int, ...]
@@ -114,6 +115,17 @@ class Leader(NamedTuple):
             ProblemError, ValueError, TypeError: as `gemm`.
         """
         return _traffic(self.kind, self.m, self.n, self.k, self.batch, self.problem)
+
+    @property
+    def unchecked(self) -> bool:
+        """The config is compiled without bounds checks."""
+        return _UNCHECKED in self.text
+
+    def with_checks(self, needed: bool) -> Leader:
+        """The same with bounds checks where they are needed."""
+        if not (needed and self.unchecked):
+            return self
+        return self._replace(text=self.text.replace(_UNCHECKED, _CHECKED))
 
     @property
     def then(self) -> Fingerprints:

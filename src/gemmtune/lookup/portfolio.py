@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import mul
+from operator import itemgetter, mul
 
 from gemmtune.lookup.catalogue import Catalogue, Leader
 from gemmtune.lookup.predict import (
@@ -21,6 +21,7 @@ from gemmtune.lookup.predict import (
     doublings,
     doubt,
     likeness,
+    rounded,
     tiles,
     weights,
 )
@@ -39,19 +40,33 @@ class Predicted:
     """Doublings between the leader's problem and the one asked about."""
 
 
+_Name = tuple[bool, int, str, str]
+"""Whether the template is an older one and the policy an unusual, family, config as JSON."""
+
+
 class _Measured:
     """One config, template and policy, with the costs that each of its times stands for."""
 
-    __slots__ = ("_pace", "_shape", "costs", "first", "leaders", "numbers", "stale", "unusual")
+    __slots__ = ("_pace", "_shape", "checked", "costs", "first", "leaders", "numbers", "weights_in")
 
     def __init__(
         self, leaders: list[Leader], problems: dict[str, tuple[int, int]], speed: Speed
     ) -> None:
         self.first = leaders[0]
-        self.stale, self.unusual = self.first.stale, self.first.unusual
+        stale, unusual, family = self.first.stale, self.first.unusual, self.first.family
+        self.checked: dict[bool, _Name] = {
+            needed: (stale, unusual, family, self.first.with_checks(needed).text)
+            for needed in (False, True)
+        }
+        """What it is called with bounds checks where they are needed."""
         self.leaders = leaders
         self._shape = self.first.shape
         self.numbers = [problems[leader.key][0] for leader in leaders]
+        pick, at = itemgetter(*self.numbers), self.numbers[0]
+        self.weights_in: Callable[[list[float]], Sequence[float]] = (
+            pick if len(leaders) > 1 else lambda weights: (weights[at],)
+        )
+        """Its own of all problems' weights."""
         times = []
         for leader in leaders:
             if not 0.0 < leader.time_ns < math.inf:
@@ -90,7 +105,7 @@ class _Sum:
         self.weights = self.logs = self.most = 0.0
         self.nearest: tuple[_Measured, int] | None = None
 
-    def add(self, one: _Measured, counts: list[float], times: list[float], cost: float) -> None:
+    def add(self, one: _Measured, counts: Sequence[float], times: list[float], cost: float) -> None:
         """Take in its times, as logarithms, and what they cost more, with their weights."""
         total = sum(counts)
         self.weights += total
@@ -136,7 +151,7 @@ class _Alike:
             except (TypeError, ValueError, ArithmeticError):
                 continue  # values no tuner writes, or fields of another version
 
-    def ranked(self, gemm: Gemm, fitting: Callable[[Leader], Leader]) -> Iterator[Predicted]:
+    def ranked(self, gemm: Gemm, edges: Callable[[Leader], bool]) -> Iterator[Predicted]:
         """See `Portfolio.ranked`."""
         here, kind = doublings(gemm), gemm.kind
         like = {other: likeness(other, kind) or 1.0 for other in self._every_kind}
@@ -144,29 +159,25 @@ class _Alike:
         fars = aparts(here, self._doublings)
         counts = weights(fars, likes)
         traffic, log = gemm.traffic_bytes, math.log
-        sums: defaultdict[tuple[bool, int, str, str], _Sum] = defaultdict(_Sum)
+        sums: defaultdict[_Name, _Sum] = defaultdict(_Sum)
         for one in self._configs:
-            leader = fitting(one.first)
+            needed = edges(one.first)
             work = one.work(gemm, self._speed)
             times = [log(fixed + byte * traffic + unit * work) for fixed, byte, unit in one.costs]
-            sums[one.stale, one.unusual, leader.family, leader.text].add(
-                one,
-                [counts[number] for number in one.numbers],
-                times,
-                0.0 if leader is one.first else log(CHECKS_COST),
-            )
-        yield from self._sorted(sums, fars, likes, fitting)
+            cost = log(CHECKS_COST) if needed else 0.0
+            sums[one.checked[needed]].add(one, one.weights_in(counts), times, cost)
+        yield from self._sorted(sums, fars, likes, edges)
 
     def _sorted(
         self,
-        sums: dict[tuple[bool, int, str, str], _Sum],
+        sums: dict[_Name, _Sum],
         fars: list[float],
         likes: list[float],
-        fitting: Callable[[Leader], Leader],
+        edges: Callable[[Leader], bool],
     ) -> Iterator[Predicted]:
         ranks = []
         for place, ((stale, unusual, *_), total) in enumerate(sums.items()):
-            far, like = fars[total.number], likes[total.number]
+            far, like = rounded(fars[total.number]), likes[total.number]
             time_ns = math.exp(total.logs / total.weights)
             ranks.append((stale, unusual, time_ns * like * doubt(far), far, place, time_ns))
         names, totals = list(sums), list(sums.values())
@@ -175,7 +186,9 @@ class _Alike:
             name = names[place][2:]
             if name not in seen:
                 seen.add(name)  # by its best template and policy
-                yield Predicted(leader=fitting(totals[place].leader), time_ns=time_ns, far=far)
+                leader = totals[place].leader
+                fitting = leader.with_checks(edges(leader))
+                yield Predicted(leader=fitting, time_ns=time_ns, far=far)
 
 
 class Portfolio:
@@ -197,15 +210,15 @@ class Portfolio:
             found[leader.key].append(leader)
         return dict(found)
 
-    def ranked(self, gemm: Gemm, fitting: Callable[[Leader], Leader]) -> Iterator[Predicted]:
+    def ranked(self, gemm: Gemm, edges: Callable[[Leader], bool]) -> Iterator[Predicted]:
         """Every config that was measured, each once: of today's templates and the usual policy
         first, then by the time predicted, with the doubts that distances are worth.
 
         Args:
             gemm: the problem.
-            fitting: the same leader, or one with the bounds checks that the problem needs.
+            edges: whether a config is without the bounds checks that the problem needs.
         """
-        return self._alike.ranked(gemm, fitting)
+        return self._alike.ranked(gemm, edges)
 
 
 _kept: dict[tuple[str, str], tuple[tuple[Catalogue, ...], Portfolio]] = {}

@@ -201,13 +201,17 @@ def doublings(gemm: Sizes) -> tuple[float, float, float, float]:
 
 def distance(one: Gemm, other: Gemm) -> float:
     """How far apart two problems are, in doublings of m, n, k and batch."""
-    return aparts(doublings(one), [doublings(other)])[0]
+    return rounded(math.dist(doublings(one), doublings(other)))
 
 
 def aparts(one: tuple[float, ...], others: Iterable[tuple[float, ...]]) -> list[float]:
-    """The distances from a problem to others, of which the `doublings` are known."""
-    # Rounded, so that equal distances are equal however their terms are added.
-    return [round(far, 6) for far in map(math.dist, others, repeat(one))]
+    """The distances from a problem to others, of which the `doublings` are known; not `rounded`."""
+    return list(map(math.dist, others, repeat(one)))
+
+
+def rounded(far: float) -> float:
+    """A distance such that equal ones are equal however their terms were added."""
+    return round(far, 6)
 
 
 def likeness(one: str, other: str) -> float | None:
