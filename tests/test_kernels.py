@@ -26,6 +26,7 @@ from gemmtune.kernels.subgroup import SubgroupConfig
 from gemmtune.kernels.tiled import TiledConfig
 from gemmtune.problem import Gemm
 from gemmtune.render import render
+from gemmtune.tune.listing import SKETCHED
 from strategies import (
     DEVICES,
     H100,
@@ -92,6 +93,20 @@ def test_space_comes_in_the_same_order_every_time(family):
     space, device, gemm = FAMILIES[family].space, device_of(family), fitted(family, HALF)
 
     assert list(space(gemm, device)) == list(space(gemm, device)) != []
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "naive"])
+def test_a_part_of_a_space_has_of_everything(family):
+    device, gemm = device_of(family), fitted(family, HALF)
+    whole = legal_configs(family, gemm, device)
+
+    part = list(FAMILIES[family].space(gemm, device, SKETCHED))
+
+    assert set(part) < set(whole)
+    assert len(part) < len(whole) / 4
+    for field in dataclasses.fields(whole[0]):
+        every, some = ({getattr(c, field.name) for c in configs} for configs in (whole, part))
+        assert len(some) >= len(every) / 2, field.name
 
 
 @pytest.mark.parametrize("family", FAMILIES)

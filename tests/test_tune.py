@@ -30,11 +30,12 @@ from gemmtune.progress import (
     TrialFinished,
 )
 from gemmtune.render import render
+from gemmtune.search import Search
 from gemmtune.store import Row, Store
 from gemmtune.ties import TIE
 from gemmtune.tune import TuneOptions, TuneResult, tune
 from gemmtune.tune.gain import Gain
-from gemmtune.tune.listing import Lister
+from gemmtune.tune.listing import Lister, Rows
 
 # Its space is small, so listing it takes no time worth mentioning.
 GEMM = Gemm(m=1, n=512, k=512)
@@ -217,33 +218,52 @@ def test_the_winner_is_the_fastest_that_counts(store: Store) -> None:
     assert result.best.time_ns == result.default_ns
 
 
+@pytest.mark.parametrize(("sampler", "early"), [("guided", 5), ("random", 2)])
 def test_what_comes_first_is_measured_while_the_space_is_listed(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, sampler: str, early: int
 ) -> None:
-    began, listed_before = threading.Event(), []
-    listing = Lister._space
+    began, made = {2: threading.Event(), early: threading.Event()}, threading.Event()
+    listed_before, sizes = [], []
+    listing, search = Lister._space, Lister.search
 
-    def slow(lister: Lister) -> Iterator[tuple[str, Config]]:
-        assert began.wait(20.0)
-        yield from listing(lister)
+    def slow(lister: Lister, every: int = 1) -> Iterator[tuple[str, Config]]:
+        # Of a part of the space more can be measured, before all of it is there.
+        assert began[early if every == 1 else 2].wait(20.0)
+        yield from listing(lister, every)
+
+    def told(lister: Lister, first: Rows) -> Search:
+        found = search(lister, first)
+        made.set()
+        return found
 
     def report(event: Event) -> None:
         if isinstance(event, SpaceListed):
             listed_before.append(len(trials))
+            sizes.append(event.configs)
         if isinstance(event, TrialFinished):
             trials.append((event.family, event.config))
-            if len(trials) == 2:
-                began.set()
+            if len(trials) in began:
+                began[len(trials)].set()
+            if len(trials) == early:
+                assert made.wait(20.0)
+                time.sleep(0.1)  # it returns
 
     trials: list[tuple[str, str]] = []
     monkeypatch.setattr(Lister, "_space", slow)
-    tune([GEMM], FakeExecutor(), store, TuneOptions(trials=8), report=report)
+    monkeypatch.setattr(Lister, "search", told)
+    options = TuneOptions(trials=8, sampler=sampler)  # type: ignore[arg-type]
+    tune([GEMM], FakeExecutor(), store, options, report=report)
 
-    assert listed_before[0] >= 2
+    assert listed_before[0] >= early
     assert len(set(trials)) == len(trials) == 8
     names = [name for name in FAMILIES if not FAMILIES[name].supported(GEMM, DEVICE)]
     defaults = {FAMILIES[name].default(GEMM, DEVICE).key for name in names}
     assert {config for _, config in trials[:2]} <= defaults
+    searched = [name for name in names if name != "naive"]
+    space = {(name, c) for name in searched for c in FAMILIES[name].space(GEMM, DEVICE)}
+    assert sizes == [
+        len(space | {(name, FAMILIES[name].default(GEMM, DEVICE)) for name in searched})
+    ]
 
 
 def test_failures_are_rows_with_their_kind(store: Store) -> None:

@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from gemmtune.device import Device
 from gemmtune.errors import ConfigError
@@ -155,6 +155,19 @@ class Kernel:
         )
 
 
+class Space(Protocol):
+    """See `Family.space`."""
+
+    def __call__(self, gemm: Gemm, device: Device, every: int = 1) -> Iterator[Any]:
+        """Every legal config of this problem on this device, once each, always in the same order.
+
+        Args:
+            gemm: the problem.
+            device: where it would run.
+            every: only of each so many-th combination of sizes, for who cannot wait for all.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """One kernel algorithm: a record of functions, all pure."""
@@ -165,8 +178,8 @@ class Family:
     """Its file under templates/."""
     config: type[Config]
     """Its config class."""
-    space: Callable[[Gemm, Device], Iterator[Any]]
-    """Every legal config of this problem on this device, once each, always in the same order."""
+    space: Space
+    """The legal configs of a problem on a device."""
     check: Callable[[Any, Gemm, Device], tuple[str, ...]]
     """Why a config is illegal, in words; empty when it is legal. The only place that decides."""
     launch: Callable[[Any, Gemm], tuple[Launch, ...]]

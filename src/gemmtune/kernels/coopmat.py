@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from gemmtune.device import Device, Fragment
@@ -253,7 +253,7 @@ _USUAL: dict[str, Any] = {"stages": 1, "prefetch": True, "order": "stream_a", "p
 COMPILED: tuple[tuple[Dims, bool], ...] = (("static", True), ("static", False), ("dynamic", True))
 
 
-def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
+def space(gemm: Gemm, device: Device, every: int = 1) -> Iterator[CoopmatConfig]:
     """See `Family.space`.
 
     Left out is what can hardly win: accesses smaller than rows allow, long and thin subgroups, few
@@ -263,9 +263,8 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
         return
     vecs = {frag: widest_load(frag, gemm, device) for frag in fragment_sizes(gemm, device)}
     size = max(device.subgroup_size, 1)
-    for frag, (subgroups_m, subgroups_n), frags_m, frags_n, depth in product(
-        vecs, _GRIDS, _FRAGS, _FRAGS, (1, 2, 4)
-    ):
+    combinations = islice(product(vecs, _GRIDS, _FRAGS, _FRAGS, (1, 2, 4)), 0, None, every)
+    for frag, (subgroups_m, subgroups_n), frags_m, frags_n, depth in combinations:
         tile_m, tile_n = subgroups_m * frags_m * frag, subgroups_n * frags_n * frag
         if tile_m >= 2 * max(gemm.m, frag) or tile_n >= 2 * max(gemm.n, frag):
             continue

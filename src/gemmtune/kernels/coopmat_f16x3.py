@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from typing import Any, Literal, get_args
 
 from gemmtune.device import Device
@@ -199,7 +199,7 @@ _STORES = ((1, 1), (2, 1), (2, 2), (4, 1))
 _CORRECTIONS: tuple[Corrections, ...] = get_args(Corrections)
 
 
-def space(gemm: Gemm, device: Device) -> Iterator[CoopmatF16x3Config]:
+def space(gemm: Gemm, device: Device, every: int = 1) -> Iterator[CoopmatF16x3Config]:
     """See `Family.space`.
 
     Left out is what can hardly win: a second stage without `hold`, `hold` where every workgroup
@@ -208,9 +208,9 @@ def space(gemm: Gemm, device: Device) -> Iterator[CoopmatF16x3Config]:
     """
     if supported(gemm, device):
         return
-    for frag, (subgroups_m, subgroups_n), (frags_m, frags_n), (tile_k, depth) in product(
-        fragment_sizes(gemm, device), _GRIDS, _FRAGS, _DEPTHS
-    ):
+    frags = fragment_sizes(gemm, device)
+    combinations = islice(product(frags, _GRIDS, _FRAGS, _DEPTHS), 0, None, every)
+    for frag, (subgroups_m, subgroups_n), (frags_m, frags_n), (tile_k, depth) in combinations:
         tile_m, tile_n = subgroups_m * frags_m * frag, subgroups_n * frags_n * frag
         if tile_m >= 2 * max(gemm.m, frag) or tile_n >= 2 * max(gemm.n, frag):
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from typing import Any, Literal, get_args
 
 from gemmtune.device import Device
@@ -188,7 +188,7 @@ _PLENTY = 64
 registers are few, and the rows of the space many."""
 
 
-def space(gemm: Gemm, device: Device) -> Iterator[GemvConfig]:
+def space(gemm: Gemm, device: Device, every: int = 1) -> Iterator[GemvConfig]:
     """See `Family.space`.
 
     Accesses are the two widest that the alignment allows; an invocation has 16 to 128 bytes of W
@@ -201,13 +201,16 @@ def space(gemm: Gemm, device: Device) -> Iterator[GemvConfig]:
     dot = default(gemm, device).dot(gemm)
     size = SIZEOF[gemm.b if side == "m" else gemm.a]
     shuffled = {1, device.subgroup_size} if device.has("subgroup") else {1}
-    for reg_s, (lanes_l, lanes_k), vec, more, unroll_k, sg_lanes in product(
+    combinations = product(
         sorted({short, ceil_div(short, 2), ceil_div(short, 4)}),
         _DOT_LANES if dot else _COLUMN_LANES,
         vectors,
         (1, 2, 4),
         (1, 2, 4, 8, 16),
         sorted(shuffled),
+    )
+    for reg_s, (lanes_l, lanes_k), vec, more, unroll_k, sg_lanes in islice(
+        combinations, 0, None, every
     ):
         loaded = more * unroll_k * vec * size
         most = 256 if vec == vectors[0] > 1 else 128

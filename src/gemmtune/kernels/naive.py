@@ -41,7 +41,7 @@ def default(gemm: Gemm, device: Device) -> NaiveConfig:
     return NaiveConfig()
 
 
-def space(gemm: Gemm, device: Device) -> Iterator[NaiveConfig]:
+def space(gemm: Gemm, device: Device, every: int = 1) -> Iterator[NaiveConfig]:
     """See `Family.space`."""
     if not check_problem(gemm, device):
         yield NaiveConfig()

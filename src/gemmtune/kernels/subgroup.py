@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from gemmtune.device import Device
@@ -164,19 +164,18 @@ _GRIDS = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (1, 4), (2, 4), (4, 2))
 _POWERS = (1, 2, 4, 8, 16)
 
 
-def space(gemm: Gemm, device: Device) -> Iterator[SubgroupConfig]:
+def space(gemm: Gemm, device: Device, every: int = 1) -> Iterator[SubgroupConfig]:
     """See `Family.space`."""
     if supported(gemm, device):
         return
     size = device.subgroup_size
     lanes = [(i, size // i) for i in _POWERS if size % i == 0]
     depths = (1, 2, 4) if not gemm.trans_a or gemm.trans_b else (1,)
+    combinations = product(lanes, _GRIDS, _POWERS, _POWERS, (1, 2, 4), depths, (1, 8), DIMS)
     for (lanes_m, lanes_n), (
         subgroups_m,
         subgroups_n,
-    ), reg_m, reg_n, vec, vec_k, group_m, dims in product(
-        lanes, _GRIDS, _POWERS, _POWERS, (1, 2, 4), depths, (1, 8), DIMS
-    ):
+    ), reg_m, reg_n, vec, vec_k, group_m, dims in islice(combinations, 0, None, every):
         config = SubgroupConfig(
             lanes_m=lanes_m,
             lanes_n=lanes_n,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from itertools import product
+from itertools import islice, product
 from typing import Any, Literal
 
 from gemmtune.device import Device
@@ -239,7 +239,7 @@ _ORDERS_B: tuple[OrderB, ...] = ("kn", "nk")
 _BUFFERING: tuple[tuple[Stages, bool], ...] = ((1, False), (1, True), (2, True))
 
 
-def space(gemm: Gemm, device: Device) -> Iterator[TiledConfig]:
+def space(gemm: Gemm, device: Device, every: int = 1) -> Iterator[TiledConfig]:
     """See `Family.space`.
 
     Knobs that cannot matter for the problem have one value only: the order of tiles where there is
@@ -248,9 +248,8 @@ def space(gemm: Gemm, device: Device) -> Iterator[TiledConfig]:
     """
     if check_problem(gemm, device):
         return
-    for (wg_m, wg_n, lanes_n), (reg_m, reg_n), tile_k, vec in product(
-        _WORKGROUPS, _REGISTERS, (8, 16, 32), (1, 2, 4)
-    ):
+    sizes_of = product(_WORKGROUPS, _REGISTERS, (8, 16, 32), (1, 2, 4))
+    for (wg_m, wg_n, lanes_n), (reg_m, reg_n), tile_k, vec in islice(sizes_of, 0, None, every):
         if _wasteful(wg_m * reg_m, gemm.m) or _wasteful(wg_n * reg_n, gemm.n):
             continue
         if reg_n % vec or (vec == 1 and reg_m * reg_n > 16):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gemmtune.executors import Executor
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from gemmtune.search.study import Storage
 
 Rows = Sequence[tuple[str, Config]]
+
+SKETCHED = 13
+"""The first search has of the sizes that a space goes through each so many-th; no number of values
+of a size is a multiple of it, so all of them come up."""
 
 _SWITCH_S = 0.0005
 """A thread that waits for the interpreter gets it after so long. Every step of a statement of SQL
@@ -67,6 +72,23 @@ class Lister:
         defaults = [(name, FAMILIES[name].default(self._gemm, device)) for name in self._families]
         return [*defaults, *relatives(store, self._gemm, device, self._families)]
 
+    def stages(self, first: Rows) -> tuple[Callable[[], Search], ...]:
+        """The searches to make, each over more of the space than the one before, the last over all
+        of it. Only a search by a model is any good with a part.
+        """
+
+        def sketch() -> Search:
+            return Search(
+                self._space(SKETCHED),
+                first=first,
+                sampler="guided",
+                seed=self._options.seed,
+                traits=self._traits,
+            )
+
+        whole = partial(self.search, first)
+        return (sketch, whole) if self._options.sampler == "guided" else (whole,)
+
     def search(self, first: Rows) -> Search:
         """The search over all of the space."""
         device, versions = self._executor.device, self._executor.versions
@@ -79,9 +101,9 @@ class Lister:
             study=open_study(self._storage, self._gemm, device, versions, self._options.policy),
         )
 
-    def _space(self) -> Iterator[tuple[str, Config]]:
+    def _space(self, every: int = 1) -> Iterator[tuple[str, Config]]:
         for name in self._families:
-            for config in FAMILIES[name].space(self._gemm, self._executor.device):
+            for config in FAMILIES[name].space(self._gemm, self._executor.device, every):
                 if self._ended():
                     return
                 yield name, config

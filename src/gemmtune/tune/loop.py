@@ -182,12 +182,13 @@ class Tuning:
             self._submit(*self._known.baseline)
         first = self._timed(lambda: self._lister.first(self._store))
         if self._storage is None and self._now is time.monotonic:
-            early = self._joined(Search(first, first=first, sampler="exhaustive"))
-            with beside(lambda: self._lister.search(first)) as listing:
-                stop = self._until_stop(early, listing)
-            if stop is not None:
-                return stop
-            search = listing.result()
+            search = Search(first, first=first, sampler="exhaustive")
+            for make in self._lister.stages(first):
+                with beside(make) as listing:
+                    stop = self._until_stop(self._joined(search), listing)
+                if stop is not None:
+                    return stop
+                search = listing.result()
         else:
             search = self._timed(lambda: self._lister.search(first))
         self._search = search
@@ -233,7 +234,7 @@ class Tuning:
             return "trials"
         if self._left_s() <= self._reserve_s:
             return "budget"
-        if self._gain.too_small:
+        if self._gain.too_small and self._search is not None:  # all is listed
             return "gain"
         return None
 
@@ -254,7 +255,8 @@ class Tuning:
             if self._claimed_all(search):
                 return None if self._in_flight else "trials"
             candidate = self._timed(search.ask)
-            self._gain.expect(search.expected_gain())
+            if search is self._search:
+                self._gain.expect(search.expected_gain())
             if candidate is None:
                 return "exhausted"
             if not self._submit(candidate.family, candidate.config):
