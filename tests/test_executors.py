@@ -60,6 +60,10 @@ def all_started(workers: Pool) -> None:
         time.sleep(0.01)
 
 
+def states(workers: Pool) -> list[str]:
+    return sorted(worker.state for worker in workers._workers.values())
+
+
 def failure(outcome: Outcome | None) -> Failure:
     assert outcome is not None
     assert isinstance(outcome.result, Failure)
@@ -344,10 +348,11 @@ def test_cancel_keeps_workers_that_do_not_have_the_device(pool: Callable[..., Po
     workers = pool(workers=3)
     all_started(workers)
     before = set(workers._workers)
-    for job in (1, 2, 3):
-        workers.submit(told(job, "fine hang" if job == 1 else "slow fine"))
+    workers.submit(told(1, "fine hang"))
     while all(worker.state != "running" for worker in workers._workers.values()):
         assert workers.next(timeout_s=0.01) is None
+    for job in (2, 3):
+        workers.submit(told(job, "slow fine"))
 
     assert sorted(workers.cancel()) == [1, 2, 3]
 
@@ -358,6 +363,32 @@ def test_cancel_keeps_workers_that_do_not_have_the_device(pool: Callable[..., Po
     assert sorted(outcome.job_id for outcome in done) == [4, 5, 6]
     assert all(outcome.ok for outcome in done)
     assert len(before & set(workers._workers)) == 2
+
+
+def test_what_ends_while_it_is_given_up_is_not_taken_for_the_next_job(
+    pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    workers = pool(workers=2)
+    all_started(workers)
+    for job, runs in ((1, f"meet:{tmp_path}"), (2, "fine")):
+        workers.submit(told(job, f"fine {runs}"))
+        while states(workers) != {1: ["idle", "running"], 2: ["ready", "running"]}[job]:
+            assert workers.next(timeout_s=0.01) is None
+    drain = workers._drain
+
+    def late() -> None:
+        drain()
+        for name in "ab":
+            (tmp_path / name).touch()
+        time.sleep(0.5)  # Both end meanwhile.
+
+    monkeypatch.setattr(workers, "_drain", late)
+    given_up = workers.cancel()
+    monkeypatch.undo()
+    workers.submit(told(3, "fine fine"))
+
+    done = [outcome.job_id for outcome in everything(workers)]
+    assert sorted([*given_up, *done]) == [1, 2, 3]
 
 
 def test_a_compiler_that_hangs_on_a_job_that_was_given_up_is_killed(
