@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -363,6 +364,26 @@ def test_cancel_keeps_workers_that_do_not_have_the_device(pool: Callable[..., Po
     assert sorted(outcome.job_id for outcome in done) == [4, 5, 6]
     assert all(outcome.ok for outcome in done)
     assert len(before & set(workers._workers)) == 2
+
+
+def test_a_worker_is_told_to_leave_its_job_before_anyone_hears_that_it_has_compiled() -> None:
+    sent: list[str] = []
+    heard: list[tuple[str, list[str]]] = []
+
+    class Process:
+        def send(self, op: str) -> None:
+            sent.append(op)
+
+    class Events:
+        def put(self, event: tuple[Any, dict[str, Any]]) -> None:
+            heard.append((event[1]["op"], list(sent)))
+
+    turnstile, process = Turnstile(lambda _: None), Process()
+    turnstile._events = Events()  # type: ignore[assignment]
+    assert turnstile.drop(process, 1)  # type: ignore[arg-type]
+    turnstile.put((process, {"op": "ready", "job": 1}))  # type: ignore[arg-type]
+
+    assert heard == [("ready", ["drop"])]
 
 
 def test_what_ends_while_it_is_given_up_is_not_taken_for_the_next_job(
