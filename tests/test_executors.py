@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,10 @@ def all_started(workers: Pool) -> None:
     while sum(worker.state == "idle" for worker in workers._workers.values()) < workers.capacity:
         assert workers.next(0.01) is None
         time.sleep(0.01)
+
+
+def states(workers: Pool) -> list[str]:
+    return sorted(worker.state for worker in workers._workers.values())
 
 
 def failure(outcome: Outcome | None) -> Failure:
@@ -344,10 +349,11 @@ def test_cancel_keeps_workers_that_do_not_have_the_device(pool: Callable[..., Po
     workers = pool(workers=3)
     all_started(workers)
     before = set(workers._workers)
-    for job in (1, 2, 3):
-        workers.submit(told(job, "fine hang" if job == 1 else "slow fine"))
+    workers.submit(told(1, "fine hang"))
     while all(worker.state != "running" for worker in workers._workers.values()):
         assert workers.next(timeout_s=0.01) is None
+    for job in (2, 3):
+        workers.submit(told(job, "slow fine"))
 
     assert sorted(workers.cancel()) == [1, 2, 3]
 
@@ -358,6 +364,52 @@ def test_cancel_keeps_workers_that_do_not_have_the_device(pool: Callable[..., Po
     assert sorted(outcome.job_id for outcome in done) == [4, 5, 6]
     assert all(outcome.ok for outcome in done)
     assert len(before & set(workers._workers)) == 2
+
+
+def test_a_worker_is_told_to_leave_its_job_before_anyone_hears_that_it_has_compiled() -> None:
+    sent: list[str] = []
+    heard: list[tuple[str, list[str]]] = []
+
+    class Process:
+        def send(self, op: str) -> None:
+            sent.append(op)
+
+    class Events:
+        def put(self, event: tuple[Any, dict[str, Any]]) -> None:
+            heard.append((event[1]["op"], list(sent)))
+
+    turnstile, process = Turnstile(lambda _: None), Process()
+    turnstile._events = Events()  # type: ignore[assignment]
+    assert turnstile.drop(process, 1)  # type: ignore[arg-type]
+    turnstile.put((process, {"op": "ready", "job": 1}))  # type: ignore[arg-type]
+
+    assert heard == [("ready", ["drop"])]
+
+
+def test_what_ends_while_it_is_given_up_is_not_taken_for_the_next_job(
+    pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    workers = pool(workers=2)
+    all_started(workers)
+    for job, runs in ((1, f"meet:{tmp_path}"), (2, "fine")):
+        workers.submit(told(job, f"fine {runs}"))
+        while states(workers) != {1: ["idle", "running"], 2: ["ready", "running"]}[job]:
+            assert workers.next(timeout_s=0.01) is None
+    drain = workers._drain
+
+    def late() -> None:
+        drain()
+        for name in "ab":
+            (tmp_path / name).touch()
+        time.sleep(0.5)  # Both end meanwhile.
+
+    monkeypatch.setattr(workers, "_drain", late)
+    given_up = workers.cancel()
+    monkeypatch.undo()
+    workers.submit(told(3, "fine fine"))
+
+    done = [outcome.job_id for outcome in everything(workers)]
+    assert sorted([*given_up, *done]) == [1, 2, 3]
 
 
 def test_a_compiler_that_hangs_on_a_job_that_was_given_up_is_killed(

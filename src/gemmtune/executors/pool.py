@@ -144,10 +144,10 @@ class Pool:
         Only a worker that has the device is killed for it. Others stay, with the device open and
         buffers made, which takes seconds: they leave their job when they would need the device.
         """
-        self._drain()
-        given_up = [task.job.id for task in self._waiting]
-        self._waiting.clear()
         with self._events.held():  # so that none of them is granted what another one leaves
+            self._drain()  # Now all but the one that has the device are as we know them.
+            given_up = [task.job.id for task in self._waiting]
+            self._waiting.clear()
             for worker in list(self._workers.values()):
                 if worker.task is None:
                     continue

@@ -53,18 +53,18 @@ class Turnstile:
     def put(self, event: Event) -> None:
         """Take in an event; called in the worker's own thread."""
         process, message = event
-        self._events.put(event)
         op = None if message is None else message.get("op")
         if message is not None and op == "outcome":
             self._usual.add(message["outcome"].get("reference_ns"))
-        if op in ("ready", "opening"):
-            with self._lock:
-                if op == "ready" and self._unwanted(process, message):
-                    return
+        # All at once: who hears of it may send the worker another job, or drop the one it has.
+        with self._lock:
+            unwanted = op == "ready" and self._unwanted(process, message)
+            self._events.put(event)
+            if op in ("ready", "opening") and not unwanted:
                 (self._ready if op == "ready" else self._starting).append(process)
                 self._grant()
-        elif op in ("outcome", "hello", "opened", "error", None):
-            self.leave(process)
+            elif op in ("outcome", "hello", "opened", "error", None):
+                self._leave(process)
 
     def _unwanted(self, process: WorkerProcess, message: dict[str, Any] | None) -> bool:
         known = (process, -1 if message is None else int(message.get("job", -1)))
@@ -96,15 +96,18 @@ class Turnstile:
     def leave(self, process: WorkerProcess) -> None:
         """The worker does not want the device any more, or has no use for it."""
         with self._lock:
-            if process is self._holder:
-                self._holder = None
-                self._released_s = time.monotonic()
-            for queue_ in (self._ready, self._starting):
-                if process in queue_:
-                    queue_.remove(process)
-            self._openers.discard(process)
-            self._dropped = {known for known in self._dropped if known[0] is not process}
-            self._grant()
+            self._leave(process)
+
+    def _leave(self, process: WorkerProcess) -> None:
+        if process is self._holder:
+            self._holder = None
+            self._released_s = time.monotonic()
+        for queue_ in (self._ready, self._starting):
+            if process in queue_:
+                queue_.remove(process)
+        self._openers.discard(process)
+        self._dropped = {known for known in self._dropped if known[0] is not process}
+        self._grant()
 
     @contextmanager
     def held(self) -> Iterator[None]:
