@@ -26,8 +26,9 @@ from choices import Name, Times, Tuned, device_in, measured, only, portfolios
 from gemmtune import Gemm
 from gemmtune._data import data_path
 from gemmtune.executors import Executor, open_executor
+from gemmtune.generators import generator_hash
 from gemmtune.job import Job, Policy
-from gemmtune.render import generator_hash, render
+from gemmtune.render import render
 from gemmtune.shapes import parse_dtype, read_shapes
 from gemmtune.store import Owner, Store
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from gemmtune.device import Device
+from gemmtune.generators import generator_hash
 from gemmtune.job import Failure, Measurement, Outcome, Policy, Versions
 from gemmtune.kernels.base import Config, Needs
 from gemmtune.kernels.naive import NaiveConfig
 from gemmtune.problem import Gemm
-from gemmtune.render import generator_hash
 from gemmtune.store import Owner, Store
 from strategies import H100
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import islice
 
 from gemmtune.executors import Executor
+from gemmtune.generators import generator_hash
 from gemmtune.job import Job, Policy
 from gemmtune.kernels import FAMILIES
 from gemmtune.landscape import Landscape, Recorded
 from gemmtune.problem import Gemm
-from gemmtune.render import generator_hash, render
+from gemmtune.render import render
 
 
 def landscape_of(executor: Executor, gemm: Gemm, family: str, most: int = 50) -> Landscape:

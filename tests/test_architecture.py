@@ -32,6 +32,7 @@ LAYERS = [
     {"errors", "_data"},
     {"problem", "device", "dialect"},
     {"kernels"},
+    {"generators"},
     {"job", "render", "reference", "shapes", "ties", "validity"},
     {"probes", "schema", "unlock", "landscape"},
     {"lookup", "store", "executors", "kerneltuner"},

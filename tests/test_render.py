@@ -14,13 +14,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from gemmtune import generators as generators_module
 from gemmtune import render as render_module
 from gemmtune.dialect import DIALECTS, NAGA, TINT, Dialect, dialect_of
 from gemmtune.errors import ConfigError
+from gemmtune.generators import generator_hash, source_hash
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.problem import Gemm
-from gemmtune.render import generator_hash, render, source_hash
+from gemmtune.render import render
 from strategies import (
     LAVAPIPE,
     LEAST,
@@ -245,7 +247,7 @@ def test_generator_hash_changes_with_the_template(tmp_path, monkeypatch):
         target = templates / file.relative_to(render_module.data_path("templates"))
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(file.read_bytes())
-    monkeypatch.setattr(render_module, "data_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(generators_module, "data_path", lambda name: tmp_path / name)
 
     generator_hash.cache_clear()
     same = generator_hash("tiled")

@@ -48,12 +48,12 @@ from gemmtune.errors import (
     StoreReadOnlyError,
     StoreVersionError,
 )
+from gemmtune.generators import generator_hash
 from gemmtune.job import FAILURE_KINDS, Failure, Measurement, Outcome, Policy
 from gemmtune.kernels.base import Needs
 from gemmtune.lookup import lookup
 from gemmtune.probes import Answer
 from gemmtune.problem import Gemm
-from gemmtune.render import generator_hash
 from gemmtune.schema import SCHEMA
 from gemmtune.store import BestInfo, Store
 from strategies import LAVAPIPE, gemms

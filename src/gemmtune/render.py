@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,7 +11,7 @@ from gemmtune.device import Device
 from gemmtune.dialect import NAGA, Dialect
 from gemmtune.errors import ConfigError
 from gemmtune.kernels import FAMILIES
-from gemmtune.kernels.base import GENERATION, Config, Kernel
+from gemmtune.kernels.base import Config, Kernel
 from gemmtune.problem import Gemm
 
 if TYPE_CHECKING:
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 
 @cache
 def _environment() -> jinja2.Environment:
-    import jinja2  # late, so that asking for a hash costs no more than reading files
+    import jinja2  # late: who only compares configs renders nothing
 
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(data_path("templates")),
@@ -73,37 +70,3 @@ def render(
         features=dialect.requested(features),
         unchecked=config.unchecked,
     )
-
-
-@cache
-def generator_hash(family: str) -> str:
-    """Twelve hex digits that change whenever the WGSL of ``family`` might.
-
-    It is `source_hash`, unless templates/generators.json knows those very sources for ones that
-    render what earlier ones did: then it is the earlier ones' hash. A test keeps that file true.
-    """
-    known = json.loads((data_path("templates") / "generators.json").read_text(encoding="utf-8"))
-    source = source_hash(family)
-    entry = known.get(family, {})
-    return str(entry["generator"]) if entry.get("source") == source else source
-
-
-def source_hash(family: str) -> str:
-    """Twelve hex digits of the sources of ``family``.
-
-    Covers its template with all that it imports, and `GENERATION`, which stands for the Python
-    beside it and which a test makes us raise when the same template begins to render differently.
-    """
-    digest = hashlib.sha256(str(GENERATION).encode())
-    record = FAMILIES[family]
-    waiting, seen = [record.template], set()
-    if "cooperative-matrix" in record.features:
-        waiting.append(NAGA.macros)  # the dialect of everything that is measured
-    while waiting:
-        name = waiting.pop()
-        if name not in seen:
-            seen.add(name)
-            text = (data_path("templates") / name).read_text(encoding="utf-8")
-            digest.update(text.encode())
-            waiting += re.findall(r'import "([^"]+)"', text)
-    return digest.hexdigest()[:12]

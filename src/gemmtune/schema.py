@@ -10,8 +10,8 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from gemmtune.errors import (
     ConfigError,
@@ -102,8 +102,7 @@ _MAGIC = b"SQLite format 3\0"
 _WAL_FORMAT = 2  # bytes 18 and 19 of the header: https://www.sqlite.org/fileformat.html#ffvnum
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fingerprints:
+class Fingerprints(NamedTuple):
     """What stood between a config and its time. None: not known, so never a difference."""
 
     driver: str | None = None
@@ -123,10 +122,9 @@ class Fingerprints:
         """Why a time taken under these is only a hint under ``now``, in words."""
         words = {"generator_hash": "template", "policy": "measurement policy"}
         reasons = []
-        for field in fields(self):
-            then, today = getattr(self, field.name), getattr(now, field.name)
+        for field, then, today in zip(self._fields, self, now, strict=True):
             if None not in (then, today) and then != today:
-                name = words.get(field.name, field.name)
+                name = words.get(field, field)
                 reasons.append(f"{name} was {then or 'unknown'}, is {today or 'unknown'}")
         return tuple(reasons)
 

@@ -14,10 +14,10 @@ from gemmtune.dialect import dialect_of
 from gemmtune.errors import ConfigError, DocumentError
 from gemmtune.export.kernels import fallbacks, portable
 from gemmtune.export.values import Document, Portable, Timed, Tuned
+from gemmtune.generators import generator_hash
 from gemmtune.job import Measurement, Outcome, Policy, Versions
 from gemmtune.kernels import FAMILIES
 from gemmtune.problem import Gemm
-from gemmtune.render import generator_hash
 from gemmtune.schema import unusual
 from gemmtune.store import Arrival, Row, Store
 from gemmtune.validity import generalised

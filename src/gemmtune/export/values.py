@@ -8,7 +8,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gemmtune._data import data_path
@@ -286,7 +286,7 @@ class Document:
             "device_key": self.device.key,
             "device": self.device.to_json(),
             "params": params_layout(),
-            "model": asdict(self.speed) | {"paces": {k: list(v) for k, v in self.paces.items()}},
+            "model": self.speed._asdict() | {"paces": {k: list(v) for k, v in self.paces.items()}},
             "conditions": [dict(one) for one in conditions],
             "kernels": {one.id: one.to_json(inline=inline) for one in self.kernels},
             "problems": [_tuned_json(one, numbers) for one in self.problems],

@@ -5,6 +5,8 @@ Measures nothing, writes nothing, and renders WGSL only when an answer is asked 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gemmtune.lookup.answer import Lookup, Source
 from gemmtune.lookup.find import answer, lookup, record, recorded, recorders, refresh
 from gemmtune.lookup.paths import default_paths, search_path, user_database
@@ -18,7 +20,9 @@ from gemmtune.lookup.predict import (
     doubt,
     weights,
 )
-from gemmtune.lookup.record import Record, Wanted, read_record
+
+if TYPE_CHECKING:
+    from gemmtune.lookup.recording import Record, Wanted, read_record
 
 __all__ = [
     "CHECKS_COST",
@@ -44,3 +48,14 @@ __all__ = [
     "user_database",
     "weights",
 ]
+
+_LATE = ("Record", "Wanted", "read_record")
+
+
+def __getattr__(name: str) -> object:
+    """Those of `_LATE`, which lookups do without."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from gemmtune.lookup import recording
+
+    return getattr(recording, name)

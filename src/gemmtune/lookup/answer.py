@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gemmtune.device import Device
-from gemmtune.dialect import Dialect, dialect_of
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, Kernel, Launch
 from gemmtune.problem import Gemm
+
+if TYPE_CHECKING:
+    from gemmtune.dialect import Dialect
 
 Source = Literal["exact", "near", "device", "default"]
 """exact: measured for this problem on this device. near: on this device for another size.
@@ -69,6 +71,8 @@ class Lookup:
         Raises:
             ConfigError: there is no such dialect, or it cannot spell what the family does.
         """
+        from gemmtune.dialect import dialect_of
+
         return _kernel(self.family, self.config, self.gemm, self.device, dialect_of(dialect))
 
     @property

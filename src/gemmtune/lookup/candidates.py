@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gemmtune.device import Device
 from gemmtune.errors import DeviceError, ProblemTooLargeError, UsageError
+from gemmtune.generators import generator_hash
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import check_problem
 from gemmtune.lookup.answer import Lookup, Source
-from gemmtune.lookup.catalogue import Catalogue, Leader, generator_hash
+from gemmtune.lookup.catalogue import Catalogue, Leader
 from gemmtune.lookup.portfolio import Portfolio, portfolio_of
 from gemmtune.problem import Gemm
 from gemmtune.schema import Fingerprints
@@ -31,8 +32,7 @@ MOST_ALTERNATIVES = 8
 LAST_RESORTS = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A leader that may be the answer."""
 
     source: Source
@@ -257,9 +257,9 @@ class Search:
     def _demotions(self, leader: Leader) -> tuple[str, ...]:
         now = Fingerprints(generator_hash=generator_hash(leader.family))
         if self.known is not None and leader.device.hardware_key == self.known.hardware_key:
-            now = replace(now, driver=self.known.driver)
+            now = now._replace(driver=self.known.driver)
         if self.versions is not None:
-            now = replace(now, wgpu=self.versions.wgpu, compiler=self.versions.compiler)
+            now = now._replace(wgpu=self.versions.wgpu, compiler=self.versions.compiler)
         return leader.then.demotions(now)
 
 

@@ -6,13 +6,13 @@ import json
 import math
 import os
 from contextlib import closing
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gemmtune.device import Device
 from gemmtune.errors import StoreError
+from gemmtune.generators import generator_hash
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, Launch
 from gemmtune.lookup.predict import Speed, tiles
@@ -53,8 +53,7 @@ def signature_of(path: Path) -> Signature | None:
     return (main.st_mtime_ns, main.st_size, main.st_ino, log.st_mtime_ns, log.st_size)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class Shape(NamedTuple):
     """How a config's kernel is dispatched, as far as its time depends on it."""
 
     passes: int
@@ -191,13 +190,6 @@ def _shape(family: str, config: Any, gemm: Gemm) -> Shape:
 
 def _main_of(launches: tuple[Launch, ...]) -> Launch:
     return next((one for one in launches if one.entry_point == "main"), launches[0])
-
-
-def generator_hash(family: str) -> str:
-    """Today's hash of a family's template and generator; nothing is rendered for it."""
-    from gemmtune import render
-
-    return render.generator_hash(family)
 
 
 class Catalogue:

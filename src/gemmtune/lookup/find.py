@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
+from _thread import allocate_lock  # threading takes milliseconds more to import
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,19 +15,19 @@ from gemmtune.lookup.answer import Lookup
 from gemmtune.lookup.candidates import Search
 from gemmtune.lookup.catalogue import Catalogue, Signature, signature_of
 from gemmtune.lookup.paths import search_path
-from gemmtune.lookup.record import Record
 from gemmtune.problem import Gemm
 from gemmtune.schema import require_file
 
 if TYPE_CHECKING:
     from gemmtune.job import Versions
+    from gemmtune.lookup.recording import Record
 
 _MEMO_SIZE = 4096
 
 TRUST_S = 1.0
 """So long nobody asks the file system whether a database has changed."""
 
-_lock = threading.Lock()
+_lock = allocate_lock()
 _catalogues: dict[Path, Catalogue] = {}
 _answers: dict[tuple[Any, ...], Lookup] = {}
 """By question and state of the databases."""
@@ -163,6 +163,8 @@ def record(path: str | Path) -> Iterator[Record]:
     At the end they are added to ``path``, a line of JSON per problem and device, which
     ``gemmtune tune --from-record`` reads. Several processes may write to one file.
     """
+    from gemmtune.lookup.recording import Record
+
     recorder = Record(Path(path))
     _recorders.append(recorder)
     try:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter, mul
+from typing import NamedTuple
 
 from gemmtune.lookup.catalogue import Catalogue, Leader
 from gemmtune.lookup.predict import (
@@ -28,8 +28,7 @@ from gemmtune.lookup.predict import (
 from gemmtune.problem import Gemm
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Predicted:
+class Predicted(NamedTuple):
     """A config for a problem, and what its measurements say of it."""
 
     leader: Leader

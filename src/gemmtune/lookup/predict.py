@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import repeat
 from operator import mul, sub
 from typing import NamedTuple, Protocol
@@ -106,8 +105,7 @@ class Parts(NamedTuple):
     """What grows with `Speed.work`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
+class Speed(NamedTuple):
     """What is known of a device apart from its single results."""
 
     at_once: int

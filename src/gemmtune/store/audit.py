@@ -11,10 +11,10 @@ from sqlalchemy import Connection, RowMapping, select
 
 from gemmtune.device import Device
 from gemmtune.errors import ConfigError, ProblemError
+from gemmtune.generators import generator_hash
 from gemmtune.job import FAILURE_KINDS
 from gemmtune.kernels import FAMILIES
 from gemmtune.problem import Gemm
-from gemmtune.render import generator_hash
 from gemmtune.schema import parse_config
 from gemmtune.store.database import integrity
 from gemmtune.store.journal import orphans

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gemmtune.executors import Executor
+from gemmtune.generators import generator_hash
 from gemmtune.job import Failure, Policy
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.problem import Gemm
 from gemmtune.progress import Standing
-from gemmtune.render import generator_hash
 from gemmtune.store import Row, Store
 from gemmtune.ties import tied
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gemmtune.device import Device
 from gemmtune.executors import Executor, unheeded
+from gemmtune.generators import generator_hash
 from gemmtune.job import Failure, Job, Measurement, Outcome, Times
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
@@ -27,7 +28,7 @@ from gemmtune.progress import (
     Tick,
     TrialFinished,
 )
-from gemmtune.render import generator_hash, render
+from gemmtune.render import render
 from gemmtune.search import Search
 from gemmtune.store import Owner, Row, Store
 from gemmtune.tune.drift import Drift, Reading

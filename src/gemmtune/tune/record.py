@@ -16,12 +16,13 @@ from pathlib import Path
 from gemmtune.device import Device
 from gemmtune.errors import DeviceError, UsageError
 from gemmtune.executors import Executor
+from gemmtune.generators import generator_hash
 from gemmtune.job import Job, Policy
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.landscape import Landscape, Recorded
 from gemmtune.problem import Gemm
-from gemmtune.render import generator_hash, render
+from gemmtune.render import render
 from gemmtune.tune.interrupt import interruptible
 
 RECORD_POLICY = Policy(warmup_s=0.1, min_time_s=0.01, min_repetitions=5)

@@ -6,10 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from gemmtune.device import Device
+from gemmtune.generators import generator_hash
 from gemmtune.job import Policy, Versions
 from gemmtune.kernels import FAMILIES
 from gemmtune.problem import Gemm
-from gemmtune.render import generator_hash
 
 if TYPE_CHECKING:
     from gemmtune.search.study import Storage, Study
