@@ -24,7 +24,6 @@ from gemmtune.errors import (
 )
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
-from gemmtune.ties import TIE
 
 SCHEMA = 2
 """Number of the schema this code writes. Every lower number still opens."""
@@ -50,41 +49,24 @@ WHERE place = 1
 """The fastest verified measurement of each problem on each device under each measurement policy,
 for times under different ones do not compare; ties break one way only."""
 
-LEADERS_QUERY = f"""
-WITH these AS MATERIALIZED (
-    SELECT m.id, m.problem_id, m.family, m.generator_hash, m.policy, m.config_key, m.time_ns,
-           substr(p.kind, 1, instr(p.kind, ':') - 1) AS dtypes
-    FROM measurements m JOIN problems p ON p.id = m.problem_id
-    WHERE m.status = 'ok' AND m.device_id = (SELECT id FROM devices WHERE key = :device)
-      AND (:dtypes IS NULL OR p.kind LIKE :dtypes || ':%')
-), timed AS MATERIALIZED (
-    SELECT id, family, config_key, policy, dtypes,
-           time_ns <= {1 + TIE} * MIN(time_ns) OVER (
-               PARTITION BY problem_id, family, generator_hash, policy
-           ) AS leads
-    FROM these
-)
+TIMES_QUERY = """
 SELECT p.key, p.kind, p.m, p.n, p.k, p.batch, p.json, m.family, m.config, m.time_ns,
-       m.max_rel_error, t.leads, m.driver, m.backend, m.wgpu, m.compiler, m.generator_hash, m.policy
-FROM timed t
-JOIN measurements m ON m.id = t.id
-JOIN problems p ON p.id = m.problem_id
-WHERE (t.family, t.config_key, t.dtypes, t.policy) IN (
-    SELECT family, config_key, dtypes, policy FROM timed WHERE leads
-)
-ORDER BY m.time_ns, m.family, m.config_key, m.uuid
-"""
-"""Of one device, and of problems with such dtypes, NULL for all: every time of a config that leads
-somewhere, that is tied for the fastest of a problem with these dtypes, among those of its family,
-template and policy."""
-
-FASTEST_QUERY = """
-SELECT p.kind, p.m, p.n, p.k, p.batch, p.json, m.policy, MIN(m.time_ns)
+       m.max_rel_error, m.driver, m.backend, m.wgpu, m.compiler, m.generator_hash, m.policy
 FROM measurements m JOIN problems p ON p.id = m.problem_id
 WHERE m.status = 'ok' AND m.device_id = (SELECT id FROM devices WHERE key = :device)
-GROUP BY p.id, m.policy
+  AND (:dtypes IS NULL OR p.kind LIKE :dtypes || ':%') AND typeof(m.time_ns) = 'real'
+ORDER BY m.time_ns, m.family, m.config_key, m.uuid
 """
-"""The least time of each problem of a device, by policy."""
+"""Every time of one device, of problems with such dtypes, NULL for all; the fastest first."""
+
+FASTEST_QUERY = """
+SELECT p.kind, p.m, p.n, p.k, p.batch, p.json, MIN(m.time_ns)
+FROM measurements m JOIN problems p ON p.id = m.problem_id
+WHERE m.status = 'ok' AND m.device_id = (SELECT id FROM devices WHERE key = :device)
+  AND (:policy IS NULL OR m.policy = :policy)
+GROUP BY m.problem_id
+"""
+"""The least time of each problem of a device, under one policy; NULL: under any."""
 
 USUAL_POLICY = "2/cold/0.05s/7"
 """`Policy.key` of how results are timed unless one asks for something else; written out because

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
 from contextlib import closing
 from functools import lru_cache
+from itertools import compress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +22,8 @@ from gemmtune.lookup.predict import Speed, tiles
 from gemmtune.problem import Gemm, traffic_of
 from gemmtune.schema import (
     FASTEST_QUERY,
-    LEADERS_QUERY,
+    TIMES_QUERY,
+    USUAL_POLICY,
     Fingerprints,
     connect_read_only,
     foreign,
@@ -28,6 +32,7 @@ from gemmtune.schema import (
     translated,
     unusual,
 )
+from gemmtune.ties import TIE
 
 BUSY_TIMEOUT_S = 5.0
 """How long a lookup waits for a database that another process holds."""
@@ -68,10 +73,9 @@ class Shape(NamedTuple):
 
 class Leader(NamedTuple):
     """The time of a config on a problem and device: of one that is the fastest of its family on
-    some problem with the same dtypes. A row of `LEADERS_QUERY`: lookups read thousands.
+    some problem with the same dtypes. A row of `TIMES_QUERY` and more: lookups read thousands.
     """
 
-    device: Device
     key: str
     """`Gemm.key`."""
     kind: str
@@ -88,14 +92,15 @@ class Leader(NamedTuple):
     time_ns: float
     max_rel_error: float | None
     """As measured; None: not known."""
-    leads: int
-    """It is the fastest of its family on this very problem, or as fast."""
     driver: str | None
     backend: str | None
     wgpu: str | None
     compiler: str | None
     generator_hash: str | None
     policy: str | None
+    device: Device
+    leads: bool
+    """It is the fastest of its family on this very problem, or as fast."""
 
     @property
     def gemm(self) -> Gemm:
@@ -129,7 +134,7 @@ class Leader(NamedTuple):
     @property
     def then(self) -> Fingerprints:
         """What it was measured with."""
-        return _then(*self[-6:])
+        return _then(*self[_DRIVER : _POLICY + 1])
 
     @property
     def config(self) -> Config:
@@ -168,6 +173,27 @@ class Leader(NamedTuple):
         not even the way was, e.g. with inputs in the cache.
         """
         return unusual(self.policy or "")
+
+
+_KEY, _KIND, _FAMILY, _TEXT, _TIME, _DRIVER, _TEMPLATE, _POLICY = map(
+    Leader._fields.index,
+    ("key", "kind", "family", "text", "time_ns", "driver", "generator_hash", "policy"),
+)
+
+
+def _leading(rows: list[tuple[Any, ...]], device: Device) -> Iterator[Leader]:
+    """Of times that are ordered, those of configs that lead somewhere: that are tied for the
+    fastest of a problem with these dtypes, among those of its family, template and policy.
+    """
+    contest, config = itemgetter(_KEY, _FAMILY, _TEMPLATE, _POLICY), itemgetter(_TEXT, _POLICY)
+    fastest: dict[tuple[str, ...], float] = {}
+    leads = [row[_TIME] <= (1 + TIE) * fastest.setdefault(contest(row), row[_TIME]) for row in rows]
+    names = [(row[_KIND].partition(":")[0], *config(row)) for row in rows]
+    leading = set(compress(names, leads))
+    made = Leader._make
+    for row, name, it in zip(rows, names, leads, strict=True):
+        if name in leading and row[_FAMILY] in FAMILIES:
+            yield made((*row, device, it))
 
 
 @lru_cache(maxsize=4096)
@@ -218,19 +244,18 @@ class Catalogue:
             return ()
         if (device_key, dtypes) not in self._leaders:
             device = self.devices[device_key]
-            rows = self._read(LEADERS_QUERY, {"device": device_key, "dtypes": dtypes})
-            made = Leader._make
-            found = [made((device, *row)) for row in rows]
-            self._leaders[device_key, dtypes] = tuple(f for f in found if f.family in FAMILIES)
+            rows = self._read(TIMES_QUERY, {"device": device_key, "dtypes": dtypes})
+            self._leaders[device_key, dtypes] = tuple(_leading(rows, device))
         return self._leaders[device_key, dtypes]
 
     def speed(self, device_key: str) -> Speed:
         """What the results of one device say of it as a whole."""
         if device_key not in self._speeds:
-            there = device_key in self.devices
-            rows = self._read(FASTEST_QUERY, {"device": device_key}) if there else []
-            usual = [row for row in rows if not unusual(row[-2] or "")] or rows
-            known = [(bytes_, row[-1]) for row in usual if (bytes_ := _traffic_or_none(row[:-2]))]
+            rows: list[tuple[Any, ...]] = []
+            for policy in (USUAL_POLICY, None) if device_key in self.devices else ():
+                wanted = {"device": device_key, "policy": policy}
+                rows = rows or self._read(FASTEST_QUERY, wanted)
+            known = [(bytes_, row[-1]) for row in rows if (bytes_ := _traffic_or_none(row[:-1]))]
             kind = self.devices[device_key].adapter_type if rows else ""
             self._speeds[device_key] = Speed.of(kind, known)
         return self._speeds[device_key]
