@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections import defaultdict
-from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from statistics import median
@@ -84,7 +83,7 @@ def main() -> None:
     times, gemms = measured([args.tuned, *args.times], key), tuned_gemms(args.tuned, key)
     fastest = [(gemm.traffic_bytes, min(times[name].values())) for name, gemm in gemms.items()]
     speed = Speed.of(devices(args.tuned)[key].adapter_type, fastest)
-    speed = replace(speed, busy=args.busy or speed.busy)
+    speed = speed._replace(busy=args.busy or speed.busy)
     rule, operations = [], []
     for (_, name), each in shapes_of(gemms, times).items():
         took = {gemm: times[gemm.key][name] for gemm in each}

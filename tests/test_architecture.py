@@ -119,12 +119,17 @@ def test_heavy_libraries_are_imported_only_at_home(path: Path) -> None:
             assert part(path) in HOMES[root], f"line {line} imports {root} outside {HOMES[root]}"
 
 
+def modules_of(statement: str) -> set[str]:
+    """What a fresh interpreter loads for ``statement``."""
+    code = f"import json, sys\nbefore = set(sys.modules)\n{statement}\n"
+    code += "print(json.dumps(sorted(set(sys.modules) - before)))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
 def loaded_by(statement: str) -> set[str]:
     """Roots of what a fresh interpreter has loaded after ``statement``, gemmtune's own left out."""
-    code = f"import json, sys\nbefore = set(sys.modules)\n{statement}\n"
-    code += "print(json.dumps(sorted({m.split('.')[0] for m in set(sys.modules) - before})))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(json.loads(run.stdout.splitlines()[-1])) - STANDARD
+    return {name.partition(".")[0] for name in modules_of(statement)} - STANDARD
 
 
 @pytest.mark.parametrize(
@@ -139,6 +144,19 @@ def loaded_by(statement: str) -> set[str]:
 )
 def test_the_light_half_loads_the_standard_library_only(statement: str) -> None:
     assert loaded_by(statement) == set()
+
+
+def test_a_lookup_loads_only_what_it_needs() -> None:
+    gemm = "Gemm(m=1000, n=1000, k=1000)"
+    key = "vulkan/10de-2330/nvidia-h100-80gb-hbm3/580.159.04"
+    database = str(data_path("tuning.db"))
+    loaded = modules_of(
+        f"from gemmtune import Gemm, lookup\nassert lookup({gemm}, {key!r}, path={database!r})"
+    )
+
+    assert {"gemmtune.lookup.candidates", "gemmtune.kernels.tiled"} <= loaded
+    unneeded = {"dialect", "render", "lookup.recording", "kernels.coopmat", "kernels.coopmat_f16x3"}
+    assert not loaded & {"hashlib", "threading", *(f"gemmtune.{name}" for name in unneeded)}
 
 
 def test_all_lists_exactly_what_is_public() -> None:

@@ -78,6 +78,13 @@ def test_default_is_legal_wherever_the_family_is_supported(family, device, gemm)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=50, deadline=None)
+@given(gemm=gemms(), device=st.sampled_from(DEVICES))
+def test_a_family_supports_no_problem_that_it_is_not_for(family, gemm, device):
+    assert FAMILIES.may(family, gemm) or FAMILIES[family].supported(gemm, device)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=8, deadline=None)
 @given(gemm=gemms(sizes=(1, 3, 16, 17, 33)), device=st.sampled_from(DEVICES))
 def test_space_holds_each_legal_config_once(family, gemm, device):

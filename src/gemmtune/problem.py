@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Literal, get_args
 
 from gemmtune.errors import ProblemError
@@ -215,12 +216,18 @@ class Gemm:
 
 def traffic_of(kind: str, m: int, n: int, k: int) -> int:
     """`Gemm.traffic_bytes` of one product, by its `Gemm.kind`: for who has thousands of them."""
+    of_a, of_b, of_bias, of_c = _traffic_sizes(kind)
+    return m * k * of_a + k * n * of_b + n * of_bias + m * n * of_c
+
+
+@cache
+def _traffic_sizes(kind: str) -> tuple[int, int, int, int]:
+    """Bytes that move for an element of A, B, bias and C."""
     dtypes, _, steps = kind.partition(":")
     a, b, c, _ = dtypes.split(",")
     steps = steps.partition(":")[2]
     size = SIZEOF[c]
-    read = m * k * SIZEOF[a] + k * n * SIZEOF[b] + (n * size if "bias" in steps else 0)
-    return read + m * n * size * (2 if "beta" in steps else 1)
+    return SIZEOF[a], SIZEOF[b], size if "bias" in steps else 0, size * (1 + ("beta" in steps))
 
 
 _FIELDS = frozenset(f.name for f in fields(Gemm))

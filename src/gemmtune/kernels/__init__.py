@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 
 from gemmtune.kernels.base import Family
+from gemmtune.problem import Gemm
 
-_NAMES = (
-    "naive",
-    "tiled",
-    "subgroup",
-    "coopmat",
-    "gemv",
-    "coopmat_f16x3",
-)
+_FOR: dict[str, Callable[[Gemm], bool]] = {
+    "naive": lambda _: True,
+    "tiled": lambda _: True,
+    "subgroup": lambda _: True,
+    "coopmat": lambda gemm: gemm.a == gemm.b == "f16",
+    "gemv": lambda _: True,
+    "coopmat_f16x3": lambda gemm: gemm.math == "f16x3",
+}
+"""Their names, and what each is for, in no more detail than its `Family.supported`."""
 
 
 class Families(Mapping[str, Family]):
@@ -28,19 +30,23 @@ class Families(Mapping[str, Family]):
     def __getitem__(self, name: str) -> Family:
         found = self._known.get(name)
         if found is None:
-            if name not in _NAMES:
+            if name not in _FOR:
                 raise KeyError(name)
             found = self._known[name] = import_module(f"gemmtune.kernels.{name}").FAMILY
         return found
 
     def __contains__(self, name: object) -> bool:
-        return name in _NAMES
+        return name in _FOR
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_NAMES)
+        return iter(_FOR)
 
     def __len__(self) -> int:
-        return len(_NAMES)
+        return len(_FOR)
+
+    def may(self, name: str, gemm: Gemm) -> bool:
+        """Whether ``gemm`` is of the kind that the family is for; does not import its module."""
+        return _FOR[name](gemm)
 
 
 FAMILIES = Families()

@@ -7,9 +7,9 @@ the small one, x, comes from the caches. Works on every WebGPU device.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice, product
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from gemmtune.device import Device
 from gemmtune.kernels.base import (
@@ -33,8 +33,7 @@ MAX_LOADED_BYTES = 512
 """Bytes of W that an invocation loads in one step, at most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
+class Stream(NamedTuple):
     """How an operand comes from memory."""
 
     name: Literal["a", "b"]

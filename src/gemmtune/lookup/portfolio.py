@@ -12,6 +12,7 @@ from functools import cached_property
 from operator import itemgetter, mul
 from typing import NamedTuple
 
+from gemmtune.kernels import FAMILIES
 from gemmtune.lookup.catalogue import Catalogue, Leader
 from gemmtune.lookup.predict import (
     CHECKS_COST,
@@ -133,8 +134,10 @@ class _Alike:
 
     def __init__(self, leaders: list[Leader], speed: Speed) -> None:
         self._speed = speed
+        self._configs: list[tuple[int, _Measured]] = []
+        """With their places among all."""
         firsts = {leader.key: leader for leader in leaders}
-        problems = {
+        self._problems = {
             key: (number, one.traffic_bytes) for number, (key, one) in enumerate(firsts.items())
         }
         self._kinds = [one.kind for one in firsts.values()]
@@ -143,15 +146,24 @@ class _Alike:
         by_config: defaultdict[tuple[str | None, ...], list[Leader]] = defaultdict(list)
         for one in leaders:
             by_config[one.family, one.text, one.generator_hash, one.policy].append(one)
-        self._configs = []
-        for each in by_config.values():
-            try:
-                self._configs.append(_Measured(each, problems, speed))
-            except (TypeError, ValueError, ArithmeticError):
-                continue  # values no tuner writes, or fields of another version
+        self._waiting: defaultdict[str, list[tuple[int, list[Leader]]]] = defaultdict(list)
+        """Of families that were not asked for yet."""
+        for place, rows in enumerate(by_config.values()):
+            self._waiting[rows[0].family].append((place, rows))
+
+    def _take_in(self, gemm: Gemm) -> None:
+        """Read the configs of families that may be for ``gemm``; the others would cost imports."""
+        for family in [each for each in self._waiting if FAMILIES.may(each, gemm)]:
+            for place, rows in self._waiting.pop(family):
+                try:
+                    self._configs.append((place, _Measured(rows, self._problems, self._speed)))
+                except (TypeError, ValueError, ArithmeticError):
+                    continue  # values no tuner writes, or fields of another version
+            self._configs.sort(key=itemgetter(0))
 
     def ranked(self, gemm: Gemm, edges: Callable[[Leader], bool]) -> Iterator[Predicted]:
         """See `Portfolio.ranked`."""
+        self._take_in(gemm)
         here, kind = doublings(gemm), gemm.kind
         like = {other: likeness(other, kind) or 1.0 for other in self._every_kind}
         likes = [like[other] for other in self._kinds]
@@ -159,7 +171,7 @@ class _Alike:
         counts = weights(fars, likes)
         traffic, log = gemm.traffic_bytes, math.log
         sums: defaultdict[_Name, _Sum] = defaultdict(_Sum)
-        for one in self._configs:
+        for _, one in self._configs:
             needed = edges(one.first)
             work = one.work(gemm, self._speed)
             times = [log(fixed + byte * traffic + unit * work) for fixed, byte, unit in one.costs]
@@ -193,13 +205,13 @@ class _Alike:
 class Portfolio:
     """The results of one device with operands of the same dtypes, for lookups of such problems."""
 
-    def __init__(self, leaders: Iterable[Leader], speed: Speed) -> None:
+    def __init__(self, leaders: Iterable[Leader], speed: Callable[[], Speed]) -> None:
         self.leaders = tuple(leaders)
-        self._speed = speed
+        self._speed = speed  # read when something is ranked, for a problem that was tuned never is
 
     @cached_property
     def _alike(self) -> _Alike:
-        return _Alike(list(self.leaders), self._speed)
+        return _Alike(list(self.leaders), self._speed())
 
     @cached_property
     def by_problem(self) -> dict[str, list[Leader]]:
@@ -234,6 +246,9 @@ def portfolio_of(catalogues: tuple[Catalogue, ...], device_key: str, gemm: Gemm)
     if kept is None or kept[0] != catalogues:
         knowing = [each for each in catalogues if device_key in each.devices]
         leaders = [leader for each in knowing for leader in each.leaders(device_key, dtypes)]
-        speed = knowing[0].speed(device_key) if knowing else Speed.of("", ())
+
+        def speed() -> Speed:
+            return knowing[0].speed(device_key) if knowing else Speed.of("", ())
+
         kept = _kept[device_key, dtypes] = (catalogues, Portfolio(leaders, speed))
     return kept[1]

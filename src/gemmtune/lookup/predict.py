@@ -14,7 +14,6 @@ from itertools import repeat
 from operator import mul, sub
 from typing import NamedTuple, Protocol
 
-from gemmtune.kernels.base import ceil_div
 from gemmtune.problem import Gemm
 
 AT_ONCE = {"discrete": 128, "integrated": 32, "cpu": 8}
@@ -174,9 +173,13 @@ class Speed(NamedTuple):
             off: float = sum(map(mul, weights, map(abs, map(sub, units, repeat(mean)))))
             return off
 
-        best, least = usual, math.inf
+        best, least, at_once = usual, math.inf, False
         for held in dict.fromkeys((usual.held, *HELD)):
             waves = list(map(log, map(_waves, [one / held for one in rounds])))
+            if not any(waves):  # everything runs at once
+                if at_once:
+                    continue
+                at_once = True
             for more in MORE:
                 found = scatter(waves, more)
                 if found < LEARNED_BY * least:
@@ -241,4 +244,4 @@ def weights(fars: Iterable[float], likes: Iterable[float] = repeat(1.0)) -> list
 
 def tiles(gemm: Sizes, tile_m: int, tile_n: int) -> int:
     """Tiles of C in all."""
-    return ceil_div(gemm.m, tile_m) * ceil_div(gemm.n, tile_n) * gemm.batch
+    return -(-gemm.m // tile_m) * -(-gemm.n // tile_n) * gemm.batch
