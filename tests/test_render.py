@@ -247,7 +247,7 @@ def test_generator_hash_changes_with_the_template(tmp_path, monkeypatch):
         target = templates / file.relative_to(render_module.data_path("templates"))
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(file.read_bytes())
-    monkeypatch.setattr(generators_module, "data_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(generators_module, "data_file", lambda name: str(tmp_path / name))
 
     generator_hash.cache_clear()
     same = generator_hash("tiled")

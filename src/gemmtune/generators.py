@@ -6,12 +6,13 @@ Lookups ask for it in a process that has just begun, so this imports as little a
 from __future__ import annotations
 
 import json
+import os
 import re
 from functools import cache
 from importlib import import_module
 from typing import Any
 
-from gemmtune._data import data_path
+from gemmtune._data import data_file
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import GENERATION
 
@@ -23,7 +24,7 @@ def generator_hash(family: str) -> str:
     It is `source_hash`, unless templates/generators.json knows those very sources for ones that
     render what earlier ones did: then it is the earlier ones' hash. A test keeps that file true.
     """
-    known = json.loads((data_path("templates") / "generators.json").read_text(encoding="utf-8"))
+    known = json.loads(_text("generators.json"))
     source = source_hash(family)
     entry = known.get(family, {})
     return str(entry["generator"]) if entry.get("source") == source else source
@@ -46,10 +47,15 @@ def source_hash(family: str) -> str:
         name = waiting.pop()
         if name not in seen:
             seen.add(name)
-            text = (data_path("templates") / name).read_text(encoding="utf-8")
+            text = _text(name)
             digest.update(text.encode())
             waiting += re.findall(r'import "([^"]+)"', text)
     return str(digest.hexdigest()[:12])
+
+
+def _text(name: str) -> str:
+    with open(os.path.join(data_file("templates"), name), encoding="utf-8") as file:
+        return file.read()
 
 
 @cache

@@ -10,8 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gemmtune.errors import (
     ConfigError,
@@ -24,6 +23,9 @@ from gemmtune.errors import (
 )
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA = 2
 """Number of the schema this code writes. Every lower number still opens."""
@@ -150,42 +152,57 @@ def foreign(where: str) -> StoreCorruptError:
     return StoreCorruptError(f"{where} is a database, but not one of gemmtune's; give another path")
 
 
-def require_file(path: Path) -> None:
+def require_file(path: str | Path) -> None:
     """Refuse a path under which there cannot be a database to read.
 
     Raises:
         StoreError: it is a directory, or there is nothing.
     """
-    if path.is_dir():
-        raise StoreError(f"{path} is a directory; give a file, e.g. {path / 'tuning.db'}")
-    if not path.exists():
+    if os.path.isdir(path):
+        raise _is_directory(path)
+    if not os.path.exists(path):
         raise StoreError(f"there is no database at {path}; `gemmtune tune --db {path}` makes one")
 
 
-def read_only_uri(path: Path) -> str:
+def read_only_uri(path: str | Path) -> str:
     """The SQLite URI that reads ``path`` and leaves nothing behind.
 
     A database in WAL mode whose log does not exist has no writer and is complete in itself, but
     SQLite would still make the log's files beside it, or fail where the folder cannot be written;
     ``immutable`` reads the file alone. With a log, its shared memory is used as it is found.
     """
-    uri = path.absolute().as_uri()
+    uri = _uri_of(path)
     header = header_of(path)
-    log = path.with_name(path.name + "-wal")
-    alone = not log.exists() or not can_write(path.parent)
+    alone = not os.path.exists(f"{path}-wal") or not can_write(_folder_of(path))
     if len(header) == 20 and header[18] == _WAL_FORMAT and alone:
         return f"{uri}?mode=ro&immutable=1"
     return f"{uri}?mode=ro"
 
 
-def header_of(path: Path) -> bytes:
+def _uri_of(path: str | Path) -> str:
+    """As https://www.sqlite.org/uri.html has it, for Windows too."""
+    text = os.path.join(os.getcwd(), path).replace(os.sep, "/")
+    quoted = "".join(
+        chr(byte) if chr(byte) in _PLAIN else f"%{byte:02X}" for byte in os.fsencode(text)
+    )
+    return f"file://{quoted}" if quoted.startswith("/") else f"file:///{quoted}"
+
+
+_PLAIN = frozenset("/:-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+
+def _folder_of(path: str | Path) -> str:
+    return os.path.dirname(path) or os.curdir
+
+
+def header_of(path: str | Path) -> bytes:
     """The first bytes of the file; none of an empty one.
 
     Raises:
         StoreCorruptError: they are not SQLite's, which would take a very short file for an empty
             database and write over it.
     """
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         header = file.read(20)
     if header and not header.startswith(_MAGIC):
         raise StoreCorruptError(
@@ -194,14 +211,14 @@ def header_of(path: Path) -> bytes:
     return header
 
 
-def can_write(path: Path) -> bool:
+def can_write(path: str | Path) -> bool:
     """Whether this process may write the file or folder."""
     if os.access in os.supports_effective_ids:
         return os.access(path, os.W_OK, effective_ids=True)
     return os.access(path, os.W_OK)
 
 
-def connect_read_only(path: Path, timeout_s: float) -> sqlite3.Connection:
+def connect_read_only(path: str | Path, timeout_s: float) -> sqlite3.Connection:
     """A connection that cannot change ``path``; waits ``timeout_s`` for a lock."""
     return sqlite3.connect(
         read_only_uri(path),
@@ -213,7 +230,7 @@ def connect_read_only(path: Path, timeout_s: float) -> sqlite3.Connection:
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: str | Path) -> Iterator[None]:
     """What SQLite or the system says about ``path`` leaves as one of the StoreErrors.
 
     Raises:
@@ -231,7 +248,7 @@ def translated(path: Path) -> Iterator[None]:
         raise _cannot_open(path) from error
 
 
-def store_error(error: BaseException, path: Path) -> StoreError:
+def store_error(error: BaseException, path: str | Path) -> StoreError:
     """The StoreError that says what SQLite's ``error`` about ``path`` means for the user."""
     # The low byte is the primary code: https://www.sqlite.org/rescode.html
     code = getattr(error, "sqlite_errorcode", None)
@@ -259,19 +276,25 @@ def store_error(error: BaseException, path: Path) -> StoreError:
     return StoreError(f"{path} cannot be used: {error}")
 
 
-def _read_only(path: Path) -> StoreReadOnlyError:
-    if not path.exists():
+def _read_only(path: str | Path) -> StoreReadOnlyError:
+    if not os.path.exists(path):
         return StoreReadOnlyError(f"{path} cannot be made; give a path that can be written")
     return StoreReadOnlyError(
         f"{path} cannot be written; copy it to a folder of yours and give that with --db"
     )
 
 
-def _cannot_open(path: Path) -> StoreError:
-    if path.is_dir():
-        return StoreError(f"{path} is a directory; give a file, e.g. {path / 'tuning.db'}")
-    if not path.parent.is_dir():
-        return StoreError(f"{path.parent} is not a folder; make it first, or give another path")
-    if not can_write(path if path.exists() else path.parent) or not can_write(path.parent):
+def _cannot_open(path: str | Path) -> StoreError:
+    folder = _folder_of(path)
+    if os.path.isdir(path):
+        return _is_directory(path)
+    if not os.path.isdir(folder):
+        return StoreError(f"{folder} is not a folder; make it first, or give another path")
+    if not can_write(path if os.path.exists(path) else folder) or not can_write(folder):
         return _read_only(path)
     return StoreError(f"{path} cannot be opened")
+
+
+def _is_directory(path: str | Path) -> StoreError:
+    example = os.path.join(path, "tuning.db")
+    return StoreError(f"{path} is a directory; give a file, e.g. {example}")

@@ -10,8 +10,7 @@ from contextlib import closing
 from functools import lru_cache
 from itertools import compress
 from operator import itemgetter
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gemmtune.device import Device
 from gemmtune.errors import StoreError
@@ -34,6 +33,9 @@ from gemmtune.schema import (
 )
 from gemmtune.ties import TIE
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 BUSY_TIMEOUT_S = 5.0
 """How long a lookup waits for a database that another process holds."""
 
@@ -43,7 +45,7 @@ _READS = 3  # of a file that changes while it is read
 Signature = tuple[int, ...]
 
 
-def signature_of(path: Path) -> Signature | None:
+def signature_of(path: str | Path) -> Signature | None:
     """What changes when the database does; None where there is nothing in it."""
     try:
         main = os.stat(path)
@@ -222,7 +224,7 @@ class Catalogue:
     """What one database holds, read once; one device's rows when they are first needed."""
 
     def __init__(
-        self, path: Path, signature: Signature, busy_timeout_s: float = BUSY_TIMEOUT_S
+        self, path: str | Path, signature: Signature, busy_timeout_s: float = BUSY_TIMEOUT_S
     ) -> None:
         self._busy_timeout_s = busy_timeout_s
         self.path = path

@@ -7,18 +7,19 @@ import time
 from _thread import allocate_lock  # threading takes milliseconds more to import
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemmtune.device import Device
 from gemmtune.lookup.answer import Lookup
 from gemmtune.lookup.candidates import Search
 from gemmtune.lookup.catalogue import Catalogue, Signature, signature_of
-from gemmtune.lookup.paths import search_path
+from gemmtune.lookup.paths import search_files
 from gemmtune.problem import Gemm
 from gemmtune.schema import require_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gemmtune.job import Versions
     from gemmtune.lookup.recording import Record
 
@@ -28,7 +29,7 @@ TRUST_S = 1.0
 """So long nobody asks the file system whether a database has changed."""
 
 _lock = allocate_lock()
-_catalogues: dict[Path, Catalogue] = {}
+_catalogues: dict[str, Catalogue] = {}
 _answers: dict[tuple[Any, ...], Lookup] = {}
 """By question and state of the databases."""
 _memo: dict[tuple[Any, ...], Lookup] = {}
@@ -38,7 +39,7 @@ _recorders: list[Record] = []
 """Those that are open, see `record`."""
 
 
-def _catalogue(path: Path, signature: Signature) -> Catalogue:
+def _catalogue(path: str, signature: Signature) -> Catalogue:
     known = _catalogues.get(path)
     if known is None or known.signature != signature:
         known = _catalogues[path] = Catalogue(path, signature)
@@ -103,7 +104,7 @@ def answer(
 def recorded(device_key: str, path: str | Path | None = None) -> Device | None:
     """What the databases know of a device; None where it has no results."""
     with _lock:
-        for each in search_path(path):
+        for each in search_files(path):
             signature = signature_of(each)
             if signature is not None:
                 known = _catalogue(each, signature).devices.get(device_key)
@@ -122,7 +123,7 @@ def _looked_up(key: tuple[Any, ...], path: str | Path | None) -> Lookup:
     """The answer to ``key``, remembered while no database changes."""
     global _memo_until
     gemm, device_key, device, _, versions, deterministic, max_rel_err = key
-    paths = search_path(path)
+    paths = search_files(path)
     if path is not None:
         require_file(paths[0])
     now = time.monotonic()
@@ -163,6 +164,8 @@ def record(path: str | Path) -> Iterator[Record]:
     At the end they are added to ``path``, a line of JSON per problem and device, which
     ``gemmtune tune --from-record`` reads. Several processes may write to one file.
     """
+    from pathlib import Path
+
     from gemmtune.lookup.recording import Record
 
     recorder = Record(Path(path))
