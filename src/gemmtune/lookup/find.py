@@ -124,10 +124,10 @@ def _looked_up(key: tuple[Any, ...], path: str | Path | None) -> Lookup:
     global _memo_until
     gemm, device_key, device, _, versions, deterministic, max_rel_err = key
     paths = search_files(path)
-    if path is not None:
-        require_file(paths[0])
     now = time.monotonic()
-    signatures = tuple(signature_of(each) for each in paths)
+    signatures = tuple(map(signature_of, paths))
+    if path is not None and signatures[0] is None:
+        require_file(paths[0])
     if now >= _memo_until:
         # Also the answers out of other databases: each is looked at again when it is asked for.
         _memo_until = now + TRUST_S

@@ -47,13 +47,17 @@ _Name = tuple[bool, int, str, str]
 class _Measured:
     """One config, template and policy, with the costs that each of its times stands for."""
 
-    __slots__ = ("_pace", "_shape", "checked", "costs", "first", "leaders", "numbers", "weights_in")
+    __slots__ = (
+        *("_pace", "_shape", "checked", "costs", "first", "leaders", "numbers"),
+        *("unchecked", "weights_in"),
+    )
 
     def __init__(
         self, leaders: list[Leader], problems: dict[str, tuple[int, int]], speed: Speed
     ) -> None:
         self.first = leaders[0]
         stale, unusual, family = self.first.stale, self.first.unusual, self.first.family
+        self.unchecked = self.first.unchecked
         self.checked: dict[bool, _Name] = {
             needed: (stale, unusual, family, self.first.with_checks(needed).text)
             for needed in (False, True)
@@ -115,18 +119,11 @@ class _Sum:
             self.most, self.nearest = most, (one, counts.index(most))
 
     @property
-    def leader(self) -> Leader:
-        """The one with the most weight."""
+    def trusted(self) -> tuple[Leader, int]:
+        """The one with the most weight, and the number of its problem."""
         assert self.nearest is not None  # every config has a measurement
         one, place = self.nearest
-        return one.leaders[place]
-
-    @property
-    def number(self) -> int:
-        """Of its problem."""
-        assert self.nearest is not None
-        one, place = self.nearest
-        return one.numbers[place]
+        return one.leaders[place], one.numbers[place]
 
 
 class _Alike:
@@ -134,8 +131,6 @@ class _Alike:
 
     def __init__(self, leaders: list[Leader], speed: Speed) -> None:
         self._speed = speed
-        self._configs: list[tuple[int, _Measured]] = []
-        """With their places among all."""
         firsts = {leader.key: leader for leader in leaders}
         self._problems = {
             key: (number, one.traffic_bytes) for number, (key, one) in enumerate(firsts.items())
@@ -146,24 +141,37 @@ class _Alike:
         by_config: defaultdict[tuple[str | None, ...], list[Leader]] = defaultdict(list)
         for one in leaders:
             by_config[one.family, one.text, one.generator_hash, one.policy].append(one)
-        self._waiting: defaultdict[str, list[tuple[int, list[Leader]]]] = defaultdict(list)
-        """Of families that were not asked for yet."""
+        self._by_family: defaultdict[str, dict[int, list[Leader]]] = defaultdict(dict)
+        """The measurements of each config, by its place among all."""
         for place, rows in enumerate(by_config.values()):
-            self._waiting[rows[0].family].append((place, rows))
+            self._by_family[rows[0].family][place] = rows
+        self._measured: dict[str, dict[int, _Measured]] = {}
+        """The same of families that were wanted already."""
+        self._configs: dict[tuple[str, ...], list[_Measured]] = {}
+        """Those of several families, in their order."""
 
-    def _take_in(self, gemm: Gemm) -> None:
-        """Read the configs of families that may be for ``gemm``; the others would cost imports."""
-        for family in [each for each in self._waiting if FAMILIES.may(each, gemm)]:
-            for place, rows in self._waiting.pop(family):
-                try:
-                    self._configs.append((place, _Measured(rows, self._problems, self._speed)))
-                except (TypeError, ValueError, ArithmeticError):
-                    continue  # values no tuner writes, or fields of another version
-            self._configs.sort(key=itemgetter(0))
+    def _configs_for(self, gemm: Gemm) -> list[_Measured]:
+        """The configs of families that may be for ``gemm``: the others would cost imports."""
+        families = tuple(each for each in self._by_family if FAMILIES.may(each, gemm))
+        if families not in self._configs:
+            found: dict[int, _Measured] = {}
+            for family in families:
+                if family not in self._measured:
+                    self._measured[family] = dict(self._read(family))
+                found |= self._measured[family]
+            self._configs[families] = [found[place] for place in sorted(found)]
+        return self._configs[families]
+
+    def _read(self, family: str) -> Iterator[tuple[int, _Measured]]:
+        for place, rows in self._by_family[family].items():
+            try:
+                yield place, _Measured(rows, self._problems, self._speed)
+            except (TypeError, ValueError, ArithmeticError):
+                continue  # values no tuner writes, or fields of another version
 
     def ranked(self, gemm: Gemm, edges: Callable[[Leader], bool]) -> Iterator[Predicted]:
         """See `Portfolio.ranked`."""
-        self._take_in(gemm)
+        configs = self._configs_for(gemm)
         here, kind = doublings(gemm), gemm.kind
         like = {other: likeness(other, kind) or 1.0 for other in self._every_kind}
         likes = [like[other] for other in self._kinds]
@@ -171,8 +179,8 @@ class _Alike:
         counts = weights(fars, likes)
         traffic, log = gemm.traffic_bytes, math.log
         sums: defaultdict[_Name, _Sum] = defaultdict(_Sum)
-        for _, one in self._configs:
-            needed = edges(one.first)
+        for one in configs:
+            needed = one.unchecked and edges(one.first)
             work = one.work(gemm, self._speed)
             times = [log(fixed + byte * traffic + unit * work) for fixed, byte, unit in one.costs]
             cost = log(CHECKS_COST) if needed else 0.0
@@ -188,16 +196,17 @@ class _Alike:
     ) -> Iterator[Predicted]:
         ranks = []
         for place, ((stale, unusual, *_), total) in enumerate(sums.items()):
-            far, like = rounded(fars[total.number]), likes[total.number]
+            leader, number = total.trusted
+            far = rounded(fars[number])
             time_ns = math.exp(total.logs / total.weights)
-            ranks.append((stale, unusual, time_ns * like * doubt(far), far, place, time_ns))
-        names, totals = list(sums), list(sums.values())
+            score = time_ns * likes[number] * doubt(far)
+            ranks.append((stale, unusual, score, far, place, time_ns, leader))
+        names = list(sums)
         seen = set()
-        for *_, far, place, time_ns in sorted(ranks):
+        for *_, far, place, time_ns, leader in sorted(ranks):
             name = names[place][2:]
             if name not in seen:
                 seen.add(name)  # by its best template and policy
-                leader = totals[place].leader
                 fitting = leader.with_checks(edges(leader))
                 yield Predicted(leader=fitting, time_ns=time_ns, far=far)
 
