@@ -161,29 +161,28 @@ class Speed(NamedTuple):
         log = math.log
         logs = [log(work) for _, work, _ in known]
 
+        def offsets(logs: list[float]) -> list[float]:
+            """How far each is from the mean of all, as far as it counts."""
+            mean = sum(map(mul, weights, logs)) / total
+            return list(map(mul, weights, map(sub, logs, repeat(mean))))
+
         rounds = [there.workgroups / self.at_once for *_, there in known]
         by_more = {
-            more: list(map(sub, logs, [log(there.depth + more) for *_, there in known]))
+            more: offsets(list(map(sub, logs, [log(there.depth + more) for *_, there in known])))
             for more in MORE
         }
-
-        def scatter(waves: list[float], more: int) -> float:
-            units = list(map(sub, by_more[more], waves))
-            mean = sum(map(mul, weights, units)) / total
-            off: float = sum(map(mul, weights, map(abs, map(sub, units, repeat(mean)))))
-            return off
-
         best, least, at_once = usual, math.inf, False
         for held in dict.fromkeys((usual.held, *HELD)):
             waves = list(map(log, map(_waves, [one / held for one in rounds])))
-            if not any(waves):  # everything runs at once
+            if not any(waves):  # all of them run at once
                 if at_once:
-                    continue
+                    continue  # as they did with fewer held
                 at_once = True
-            for more in MORE:
-                found = scatter(waves, more)
-                if found < LEARNED_BY * least:
-                    best, least = Pace(held, more), found
+            by_held = offsets(waves)
+            for more, units in by_more.items():
+                scatter: float = sum(map(abs, map(sub, units, by_held)))
+                if scatter < LEARNED_BY * least:
+                    best, least = Pace(held, more), scatter
         return best
 
 
