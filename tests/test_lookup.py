@@ -466,6 +466,7 @@ def test_rows_of_other_versions_and_damaged_ones_hide_nothing(path: Path) -> Non
                 ("config", '{"tile":1}'),
                 ("config", '{"tile_m":"8","tile_n":8}'),
                 ("config", '{"tile_m":0,"tile_n":8}'),
+                ("time_ns", "soon"),
             )
         ):
             bad = add(store, 1.0, config_of(1 + number), template=f"{number}")
@@ -693,6 +694,15 @@ def test_databases_are_searched_in_order() -> None:
     assert search_path("/this.db", named) == (Path("/this.db"),)
     with pytest.raises(StoreError, match="postgresql://"):
         search_path(None, {"GEMMTUNE_DB": "postgresql://host/name"})
+
+
+@pytest.mark.parametrize("name", ["a b.db", "what?mode=rw.db", "50%41.db", "#1.db", "größe.db"])
+def test_a_database_may_have_any_name(tmp_path: Path, name: str) -> None:
+    with Store.open(tmp_path / "plain.db") as store:
+        add(store, 100.0, config_of(1))
+    (tmp_path / "plain.db").rename(tmp_path / name)
+    assert lookup(GEMM, DEVICE.key, path=tmp_path / name).config == config_of(1)
+    assert lookup(GEMM, DEVICE.key, path=str(tmp_path / name)).source == "exact"
 
 
 def test_a_users_database_need_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

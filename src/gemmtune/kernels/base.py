@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from gemmtune.device import Device
 from gemmtune.errors import ConfigError
@@ -95,8 +95,7 @@ class Launch:
     """The workspace is bound read-only, as drivers move such loads more freely."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
+class Needs(NamedTuple):
     """What a kernel asks of a device; part of every row, for readers who cannot render it."""
 
     features: tuple[str, ...]
@@ -114,7 +113,7 @@ class Needs:
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
-        return asdict(self)
+        return self._asdict()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +167,7 @@ class Space(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class Family(NamedTuple):
     """One kernel algorithm: a record of functions, all pure."""
 
     name: str
