@@ -103,27 +103,28 @@ class _Measured:
 class _Sum:
     """What the measurements of one config predict, added up."""
 
-    __slots__ = ("logs", "most", "nearest", "weights")
+    __slots__ = ("logs", "nearest", "weights", "weights_in")
 
-    def __init__(self) -> None:
-        self.weights = self.logs = self.most = 0.0
-        self.nearest: tuple[_Measured, int] | None = None
+    def __init__(
+        self, one: _Measured, weights: Sequence[float], logs: Iterable[float], cost: float
+    ) -> None:
+        """Of its times, as logarithms, and what they cost more, with their weights."""
+        self.weights = total = sum(weights)
+        self.logs = sum(map(mul, weights, logs)) + cost * total
+        self.nearest, self.weights_in = one, weights
 
-    def add(self, one: _Measured, counts: Sequence[float], times: list[float], cost: float) -> None:
-        """Take in its times, as logarithms, and what they cost more, with their weights."""
-        total = sum(counts)
-        self.weights += total
-        self.logs += sum(map(mul, counts, times)) + cost * total
-        most = max(counts)
-        if most > self.most:
-            self.most, self.nearest = most, (one, counts.index(most))
+    def add(self, other: _Sum) -> None:
+        """Take in what others of its times predict."""
+        self.weights += other.weights
+        self.logs += other.logs
+        if max(other.weights_in) > max(self.weights_in):
+            self.nearest, self.weights_in = other.nearest, other.weights_in
 
     @property
     def trusted(self) -> tuple[Leader, int]:
         """The one with the most weight, and the number of its problem."""
-        assert self.nearest is not None  # every config has a measurement
-        one, place = self.nearest
-        return one.leaders[place], one.numbers[place]
+        place = self.weights_in.index(max(self.weights_in))
+        return self.nearest.leaders[place], self.nearest.numbers[place]
 
 
 class _Alike:
@@ -178,13 +179,16 @@ class _Alike:
         fars = aparts(here, self._doublings)
         counts = weights(fars, likes)
         traffic, log = gemm.traffic_bytes, math.log
-        sums: defaultdict[_Name, _Sum] = defaultdict(_Sum)
+        sums: dict[_Name, _Sum] = {}
         for one in configs:
             needed = one.unchecked and edges(one.first)
             work = one.work(gemm, self._speed)
-            times = [log(fixed + byte * traffic + unit * work) for fixed, byte, unit in one.costs]
+            times = [fixed + byte * traffic + unit * work for fixed, byte, unit in one.costs]
             cost = log(CHECKS_COST) if needed else 0.0
-            sums[one.checked[needed]].add(one, one.weights_in(counts), times, cost)
+            found = _Sum(one, one.weights_in(counts), map(log, times), cost)
+            known = sums.setdefault(one.checked[needed], found)
+            if known is not found:
+                known.add(found)
         yield from self._sorted(sums, fars, likes, edges)
 
     def _sorted(

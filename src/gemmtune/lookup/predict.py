@@ -237,8 +237,10 @@ def weights(fars: Iterable[float], likes: Iterable[float] = repeat(1.0)) -> list
         fars: each `distance`.
         likes: each `likeness`.
     """
-    apart = [like * (1.0 + far) for far, like in zip(fars, likes, strict=False)]
-    return [SURE if one == 1.0 else 1.0 / one**3 for one in apart]
+    return [
+        SURE if (apart := like * (1.0 + far)) == 1.0 else 1.0 / apart**3
+        for far, like in zip(fars, likes, strict=False)
+    ]
 
 
 def tiles(gemm: Sizes, tile_m: int, tile_n: int) -> int:
