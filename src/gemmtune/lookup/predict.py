@@ -195,8 +195,9 @@ def _waves(full: float) -> float:
 
 def doublings(gemm: Sizes) -> tuple[float, float, float, float]:
     """m, n, k and batch as powers of 2; 0 is like 1."""
-    m, n, k, batch = (math.log2(max(size, 1)) for size in (gemm.m, gemm.n, gemm.k, gemm.batch))
-    return m, n, k, batch
+    log2 = math.log2
+    m, n, k = log2(max(gemm.m, 1)), log2(max(gemm.n, 1)), log2(max(gemm.k, 1))
+    return m, n, k, log2(max(gemm.batch, 1))
 
 
 def distance(one: Gemm, other: Gemm) -> float:
