@@ -1,4 +1,4 @@
-// Runs what `gemmtune export` writes; chooses as export/select.py.
+// Runs what `gemmtune export` writes; chooses as export/select.py
 const SIDES = [..."mnk"], ALL = [...SIDES, "batch"], { ceil, log2, max, min } = Math;
 const problem = (given) =>
 	({ a: "f32", b: "f32", c: "f32", acc: "f32", batch: 1, alpha: 1, beta: 0, ...given });
@@ -24,10 +24,10 @@ function predict({ at_once, busy = 1, launch_ns, bytes_per_ns, paces }, id, pass
 	const { workgroup_size: [x, y, z], workgroups: rule } =
 		passes.find((p) => p.entry_point === "main");
 	const [held, more] = paces?.[id] ?? [max(busy / (x * y * z), 1), 64];
-	const work = (g, w = count(rule, g) / at_once / held) =>
-		(w > 4 ? w : max((3 * ceil(w) + w) / 4, 1)) * (max(g.k, 1) + more * rule.times);
+	const work = (g, w = count(rule, g) / at_once) =>
+		max((w > 16 ? w : (3 * ceil(w) + w) / 4) / held, 1) * (max(g.k, 1) + more * rule.times);
 	const fixed = min(passes.length * launch_ns, .9 * t), moved = traffic(from) || 1,
-		moving = min(.6 * moved / (bytes_per_ns || Infinity), t - fixed);
+		moving = min(.45 * moved / (bytes_per_ns || Infinity), t - fixed);
 	return fixed + moving * traffic(to) / moved + (t - fixed - moving) * work(to) / work(from);
 }
 export function candidates(doc, given, able) {
@@ -47,7 +47,7 @@ export function candidates(doc, given, able) {
 		const h = problem(tuned);
 		if (kind(h) !== kind(g)) continue;
 		const far = +Math.hypot(...ALL.map((s) => log2(max(g[s], 1) / max(h[s], 1)))).toFixed(6),
-			weight = (1 + far) ** -3;
+			weight = (1 + far) ** -4;
 		for (const { kernel, general = [], time_ns } of [...results, ...others]) {
 			const id = [kernel, general].flat().find(good);
 			if (sizes.every((s) => size(g, s) === size(h, s))) {
@@ -61,7 +61,7 @@ export function candidates(doc, given, able) {
 			}
 		}
 	}
-	Object.entries(near).map(([id, [far, all, logs]]) => [id, 2 ** (logs / all), 1 + far / 5])
+	Object.entries(near).map(([id, [far, all, logs]]) => [id, 2 ** (logs / all), 1.15 ** far])
 		.sort(([i, t, x], [j, u, y]) => t * x - u * y || (i > j) - .5)
 		.forEach(([id, time]) => add("near", id, time));
 	const last = (doc.fallbacks[kind(g)] ?? []).filter(good);

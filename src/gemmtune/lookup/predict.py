@@ -1,9 +1,10 @@
 """How long a config will take on a problem it was not measured on. Looks nothing up.
 
 A config's time has three parts: what its launches cost, what its memory traffic takes at the best
-speed that was seen, and the rest, which is that of its waves: so many workgroups run at once, and
-each takes time in proportion to its share of k and some more. How many a multiprocessor holds, and
-how much more, is learned from the config's own times. `gemmtune.js` computes the same.
+speed that was seen, and the rest, which is that of its workgroups: each multiprocessor gets as many
+as the others, and each takes time in proportion to its share of k and some more. How many of them
+keep a multiprocessor busy, so that fewer take as long, and how much more, is learned from the
+config's own times. `gemmtune.js` computes the same.
 """
 
 from __future__ import annotations
@@ -16,24 +17,23 @@ from typing import NamedTuple, Protocol
 
 from gemmtune.problem import Gemm
 
-AT_ONCE = {"discrete": 128, "integrated": 32, "cpu": 8}
-"""Large workgroups that run at once, by type of adapter: nothing in WebGPU tells how many
-multiprocessors there are. An H100 has 132; with 100 or 160 it is predicted half as well."""
-AT_ONCE_OTHERWISE = 64
+MULTIPROCESSORS = {"discrete": 132, "integrated": 32, "cpu": 8}
+"""Multiprocessors, by type of adapter: nothing in WebGPU tells how many. An H100 has 132."""
+MULTIPROCESSORS_OTHERWISE = 64
 BUSY = {"cpu": 1}
 """Invocations that keep a multiprocessor busy: smaller workgroups share one and take no longer for
 it, larger ones have it to themselves. A core is busy with one. By type of adapter."""
 BUSY_OTHERWISE = 256
-EVEN_FROM_WAVES = 4
-"""From so many waves on the last, partly filled one does not matter any more."""
+EVEN_FROM = 16
+"""With so many workgroups for each multiprocessor it does not matter that some get one more."""
 ROUNDED = 0.75
-"""So much of a wave that is partly filled takes as long as a full one."""
-HELD = (1, 2, 3, 4, 6, 8, 12, 16)
-"""Workgroups of a config that a multiprocessor may hold: registers decide, as compilers take."""
+"""So much of a workgroup that only some multiprocessors get takes as long as if all did."""
+FILLED_BY = (1, 1.5, 2, 3, 4, 6, 8, 12, 16)
+"""Workgroups of a config that may keep a multiprocessor busy: fewer take as long together."""
 MORE = (64, 0, 512)
 """Elements of k that take as long as all of a workgroup but its sums, e.g. writing its tile; the
 usual number first."""
-LEARNED_FROM = 8
+LEARNED_FROM = 4
 """Times of a config from which these two are learned."""
 LEARNED_BY = 0.999
 """They are others than is usual where times scatter so much less."""
@@ -42,13 +42,15 @@ LAUNCH_NS = 3_000.0
 took 2.9 us, of two 8.7."""
 LAUNCH_SHARE = 0.9
 """Of a measured time, not more than that is taken to be launches."""
-MOVING_SHARE = 0.6
+MOVING_SHARE = 0.45
 """Of what memory traffic takes at the best speed, that much is taken to grow with it. With all of
 it, a config as fast as memory on one problem would be predicted to be so on every other."""
 CHECKS_COST = 1.3
 """Times as long as without bounds checks; 257 against 192 TFLOP/s were measured on an H100."""
-PER_DOUBLING = 0.2
-"""A prediction is trusted less, by this share, with each doubling of a size."""
+PER_DOUBLING = 1.15
+"""A prediction is trusted less, by this factor, with each doubling of a size."""
+POWER = 4
+"""How soon what was measured farther away counts less."""
 OTHER_EPILOGUE, OTHER_LAYOUT = 1.02, 1.3
 """The same for what was measured with another epilogue, or with operands stored otherwise."""
 SURE = 1e9
@@ -79,7 +81,7 @@ class Pace(NamedTuple):
     """How a config's workgroups share the device."""
 
     held: float
-    """So many of them a multiprocessor holds at once."""
+    """So many of them keep a multiprocessor busy."""
     more: float
     """Elements of k that take as long as all of a workgroup but its sums."""
 
@@ -108,9 +110,9 @@ class Speed(NamedTuple):
     """What is known of a device apart from its single results."""
 
     at_once: int
-    """Workgroups that run at once, if they are large."""
+    """Multiprocessors."""
     busy: int
-    """Invocations from which on a workgroup is large; of smaller ones more run at once."""
+    """Invocations that keep one busy, where nothing is learned."""
     launch_ns: float
     """Part of each time that does not depend on the problem, for each pass."""
     bytes_per_ns: float
@@ -120,18 +122,18 @@ class Speed(NamedTuple):
     def of(cls, adapter_type: str, results: Iterable[tuple[int, float]]) -> Speed:
         """From the traffic of problems in bytes and their times in nanoseconds."""
         return cls(
-            at_once=AT_ONCE.get(adapter_type, AT_ONCE_OTHERWISE),
+            at_once=MULTIPROCESSORS.get(adapter_type, MULTIPROCESSORS_OTHERWISE),
             busy=BUSY.get(adapter_type, BUSY_OTHERWISE),
             launch_ns=LAUNCH_NS,
             bytes_per_ns=max((traffic / t for traffic, t in results), default=0.0),
         )
 
     def waves(self, workgroups: float, held: float) -> float:
-        """How often all that runs at once has to, of workgroups that are held so many at once."""
-        return _waves(workgroups / self.at_once / held)
+        """How long so many workgroups take, of which ``held`` on a multiprocessor take 1."""
+        return max(_rounded(workgroups / self.at_once) / held, 1.0)
 
     def work(self, there: Dispatch, pace: Pace) -> float:
-        """Waves of workgroups, each as long as its sums and what else it does."""
+        """Waves of workgroups, as long as their sums and what else they do."""
         return self.waves(there.workgroups, pace.held) * (there.depth + pace.more)
 
     def parts(self, time_ns: float, traffic_bytes: int, passes: int) -> Parts:
@@ -166,14 +168,14 @@ class Speed(NamedTuple):
             mean = sum(map(mul, weights, logs)) / total
             return list(map(mul, weights, map(sub, logs, repeat(mean))))
 
-        rounds = [there.workgroups / self.at_once for *_, there in known]
+        each = [_rounded(there.workgroups / self.at_once) for *_, there in known]
         by_more = {
             more: offsets(list(map(sub, logs, [log(there.depth + more) for *_, there in known])))
             for more in MORE
         }
         best, least, at_once = usual, math.inf, False
-        for held in dict.fromkeys((usual.held, *HELD)):
-            waves = list(map(log, map(_waves, [one / held for one in rounds])))
+        for held in dict.fromkeys((usual.held, *FILLED_BY)):
+            waves = [log(max(one / held, 1.0)) for one in each]
             if not any(waves):  # all of them run at once
                 if at_once:
                     continue  # as they did with fewer held
@@ -186,11 +188,9 @@ class Speed(NamedTuple):
         return best
 
 
-def _waves(full: float) -> float:
-    """Of so many times what runs at once."""
-    if full > EVEN_FROM_WAVES:
-        return full
-    return 1.0 if full <= 1.0 else ROUNDED * math.ceil(full) + (1 - ROUNDED) * full
+def _rounded(each: float) -> float:
+    """Workgroups that a multiprocessor gets, some of them one more than others."""
+    return each if each > EVEN_FROM else ROUNDED * math.ceil(each) + (1 - ROUNDED) * each
 
 
 def doublings(gemm: Sizes) -> tuple[float, float, float, float]:
@@ -228,7 +228,7 @@ def likeness(one: str, other: str) -> float | None:
 
 def doubt(far: float) -> float:
     """The factor on a predicted time that a distance in doublings is worth."""
-    return 1.0 + PER_DOUBLING * far
+    return math.pow(PER_DOUBLING, far)
 
 
 def weights(fars: Iterable[float], likes: Iterable[float] = repeat(1.0)) -> list[float]:
@@ -239,7 +239,7 @@ def weights(fars: Iterable[float], likes: Iterable[float] = repeat(1.0)) -> list
         likes: each `likeness`.
     """
     return [
-        SURE if (apart := like * (1.0 + far)) == 1.0 else 1.0 / apart**3
+        SURE if (apart := like * (1.0 + far)) == 1.0 else 1.0 / apart**POWER
         for far, like in zip(fars, likes, strict=False)
     ]
 
