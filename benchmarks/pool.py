@@ -85,7 +85,7 @@ class Row(NamedTuple):
 
 
 def leading(leaders: Iterable[Leader]) -> dict[Text, set[str]]:
-    """By config that leads somewhere, the problems where it is as fast as the fastest of its family.
+    """By config that leads somewhere, the problems where it is as fast as any of its family.
 
     Args:
         leaders: times of problems that all have the same dtypes.
