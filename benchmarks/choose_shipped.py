@@ -46,7 +46,7 @@ UNKNOWN = 2.0
 """A problem that none of the chosen configs was measured on counts as so many times slower."""
 OWN_BEST = 1.03
 """A problem's very best row ships where it is faster than the chosen configs by so much."""
-DEEP = 15
+DEEP = 12
 """A problem is known well, so that choices for it can be judged, where so many configs were timed;
 only those that lead somewhere count."""
 PLAIN_DEEP = 8
