@@ -53,6 +53,8 @@ PLAIN_DEEP = 8
 """The same for configs that do not multiply matrices."""
 OTHERWISE = 0.95
 """With operands stored otherwise, choices that reach so much of the best need no row."""
+NAMED = 5
+"""So many problems are named where something is wrong with several."""
 
 Chosen = dict[tuple[str, Text], str]
 """Why each row ships, by problem and config."""
@@ -178,9 +180,7 @@ class Choice:
             }
             if len(slow) >= PLAIN_DEEP:
                 plain[key] = slow
-        names = portfolio(
-            plain, {text for here in plain.values() for text in here}, self.plan.plain
-        )
+        names = portfolio(plain, winners(plain), self.plan.plain)
         core = {gemm.key for gemm in preset("core", self.plan.dtype)}
         wanted = core | set(self.deep)
         found = {key: fastest_of(here, names) for key, here in plain.items() if key in wanted}
@@ -316,7 +316,8 @@ def summary(dtype: str, found: dict[str, Any]) -> str:
             f"{100 * found['worst']:.0f} %, {found['under_80']} under 80 %"
         )
     if found["without_row"]:
-        lines.append(f"  presets without a row: {' '.join(found['without_row'])}")
+        number, some = len(found["without_row"]), " ".join(found["without_row"][:NAMED])
+        lines.append(f"  {number} of presets have no row, as {some}")
     return "\n".join(lines)
 
 
@@ -361,6 +362,8 @@ def main() -> None:
             return
         chosen, everything = others(pool, plans), {}
         for plan in plans:
+            if not pool.of_kind(plan.kind):
+                continue
             choice = Choice(pool, plan, args.deep, args.rounds)
             chosen |= choice.chosen
             everything[plan.dtype] = choice.to_json()

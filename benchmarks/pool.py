@@ -1,9 +1,10 @@
 """The measurements of a device that may ship, and databases of some of them. Chooses nothing.
 
-Only what lookups could use counts: verified times by today's templates and the usual policy, of
+Only what lookups could choose counts: verified times by today's templates and the usual policy, of
 configs that lead somewhere, that is are as fast as the fastest of their family on some problem of
-the same dtypes. Whether there are more rows in a database changes nothing, so that one with only
-these (`keep`) is worth as much as one with all that was ever measured.
+the same dtypes, at least among those that may ship, and of these with bounds checks. Whether there
+are more rows in a database changes nothing, so that one with only these (`keep`) is worth as much
+as all that was ever measured.
 """
 
 from __future__ import annotations
@@ -129,14 +130,17 @@ class Pool:
         self.usable: dict[str, dict[Text, Row]] = defaultdict(dict)
         """Those that may be chosen from: none of held-out shapes or of configs found there."""
         for rows in by_dtypes.values():
-            leaders = leading(row.leader for row in rows)
-            counting = [row for row in rows if row.text in leaders]
-            banned = self.found_on_held_out(counting)
-            self.every += counting
-            for row in counting:
-                self.rows[row.leader.key].setdefault(row.text, row)
-                if row.shape not in self.held_out and row.text not in banned:
-                    self.usable[row.leader.key].setdefault(row.text, row)
+            banned = self.found_on_held_out(rows)
+            free = [row for row in rows if row.shape not in held_out and row.text not in banned]
+            # What leads only where those are left out that must not ship counts as well.
+            leads = {*leading(row.leader for row in rows), *leading(row.leader for row in free)}
+            first = [row for row in rows if row.text in leads]
+            counts = leads | {(one.family, one.with_checks(True).text) for *_, one in first}
+            self.every += [row for row in rows if row.text in counts]
+            for found, some in ((self.rows, rows), (self.usable, free)):
+                for row in some:
+                    if row.text in counts:
+                        found[row.leader.key].setdefault(row.text, row)
 
     def found_on_held_out(self, rows: Iterable[Row]) -> set[Text]:
         """Configs that a search came upon on a held-out shape before they were timed elsewhere."""
