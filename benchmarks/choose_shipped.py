@@ -342,7 +342,13 @@ def main() -> None:
     add("--keep", type=Path, help="database to write all rows that count to, packed if .xz")
     add("--json", type=Path, help="file to write every row, share and reason to")
     add("--device", help="key of the device (default: the H100, or the only one there is)")
-    add("--held-out", type=Path, nargs="*", default=[HELD_OUT], help="files of shapes")
+    add(
+        "--held-out",
+        type=Path,
+        nargs="*",
+        default=[HELD_OUT],
+        help="files of shapes with no part in it",
+    )
     add("--configs", nargs="*", help="of the portfolio, as f16=50")
     add("--plain", nargs="*", help="configs beside it that multiply no matrices, as f16=12")
     add("--top", nargs="*", help="choices that may be counterexamples, as f16=5")
@@ -368,6 +374,8 @@ def main() -> None:
             chosen |= choice.chosen
             everything[plan.dtype] = choice.to_json()
             print(summary(plan.dtype, everything[plan.dtype]), flush=True)
+        if not chosen:
+            raise SystemExit(f"nothing that {pool.device.name} measured may ship")
         if args.json:
             args.json.write_text(json.dumps(everything, indent=1) + "\n", "utf-8")
         if args.output:

@@ -25,6 +25,7 @@ from choices import TIMED_ONLY, catalogue_of, merged, unpacked
 from gemmtune.kernels import FAMILIES
 from gemmtune.lookup.catalogue import Leader
 from gemmtune.schema import USUAL_POLICY, read_only_uri
+from gemmtune.store import Store
 from gemmtune.store.tables import claim_of
 from gemmtune.ties import TIE
 
@@ -131,7 +132,9 @@ class Pool:
         """Those that may be chosen from: none of held-out shapes or of configs found there."""
         for rows in by_dtypes.values():
             banned = self.found_on_held_out(rows)
-            free = [row for row in rows if row.shape not in held_out and row.text not in banned]
+            free = [
+                row for row in rows if row.shape not in self.held_out and row.text not in banned
+            ]
             # What leads only where those are left out that must not ship counts as well.
             leads = {*leading(row.leader for row in rows), *leading(row.leader for row in free)}
             first = [row for row in rows if row.text in leads]
@@ -175,7 +178,8 @@ def whole(paths: list[Path], folder: Path) -> Path:
         closing(sqlite3.connect(target)) as copy,
     ):
         source.backup(copy)
-    return target
+    with Store.open(target):  # which brings an older one to today's schema
+        return target
 
 
 def ship(source: Path, numbers: Collection[int], output: Path) -> None:

@@ -24,7 +24,7 @@ from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.lookup import lookup
 from gemmtune.problem import Gemm
-from gemmtune.schema import parse_config
+from gemmtune.schema import parse_config, read_only_uri
 from gemmtune.store import Owner, Store
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -103,7 +103,7 @@ def rows_of(path: Path) -> list[tuple[Any, ...]]:
                m.finished_at
         FROM measurements m JOIN problems p ON p.id = m.problem_id ORDER BY m.id
     """
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
         return connection.execute(query).fetchall()
 
 
@@ -264,6 +264,20 @@ def test_older_templates_and_other_policies_do_not_count(script: Script, tmp_pat
         connection.execute("UPDATE measurements SET policy = '1/hot' WHERE time_ns = 1e4")
         connection.commit()
     assert {config for _, config in script.why(pool)} == {A, B}
+
+
+def test_nothing_is_written_where_nothing_may_ship(script: Script, tmp_path: Path) -> None:
+    pool, output = database(tmp_path / "pool.db", (HELD, A, 5e4)), tmp_path / "out" / "tuning.db"
+    with pytest.raises(SystemExit, match="made up"):
+        script(pool, options=["--output", str(output)])
+    assert not files_beside(output)
+
+
+def test_what_ships_is_among_the_measurements_that_are_kept() -> None:
+    kept = module("choices").unpacked(BENCHMARKS / "results" / "selection-h100" / "pool.db.xz")
+    there = {row[1]: row[3:7] for row in rows_of(kept)}
+    shipped = {row[1]: row[3:7] for row in rows_of(data_path("tuning.db"))}
+    assert shipped.items() <= there.items()
 
 
 def test_unknown_dtypes_of_an_option_are_refused(script: Script, tmp_path: Path) -> None:
