@@ -1,18 +1,23 @@
 """What three rules choose for a shape out of a database of tuned ones, and times by config.
 
-Used by `selection.py`, which compares the choices, and `portfolio.py`, which measures them.
+Used by `selection.py`, which compares the choices, and `portfolio.py`, which measures them. Every
+database may be packed with xz, as `NAME.db.xz`.
 """
 
 from __future__ import annotations
 
+import atexit
+import lzma
 import math
+import shutil
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 from gemmtune import Gemm
 from gemmtune.device import Device
@@ -32,6 +37,9 @@ Times = dict[str, dict[Name, float]]
 
 KEY = "vulkan/10de-2330/nvidia-h100-80gb-hbm3/580.159.04"
 
+TIMED_ONLY = "portfolio"
+"""`Owner.run` of `portfolio.py`, which searches for no config: it times those that are known."""
+
 SIZES = (1, 2, 4, 8, 16)
 """Numbers of configs whose worth is told; and all there are."""
 
@@ -42,11 +50,27 @@ WHERE m.status = 'ok' AND d.key = ? AND m.policy = ?
 """
 
 
+@cache
+def unpacked(path: Path) -> Path:
+    """The database itself; of one packed with xz, a copy that goes when the process ends."""
+    if path.suffix != ".xz":
+        return path
+    folder = mkdtemp(prefix="gemmtune-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    plain = Path(folder) / path.stem
+    try:
+        with lzma.open(path) as packed, plain.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+    except (lzma.LZMAError, EOFError) as error:
+        raise SystemExit(f"{path} is damaged or not packed with xz: {error}") from error
+    return plain
+
+
 def measured(paths: Iterable[Path], device_key: str, policy: str = USUAL_POLICY) -> Times:
     """Every time that was measured on a device in one way; the fastest where several were."""
     times: Times = defaultdict(dict)
     for path in paths:
-        connection = sqlite3.connect(read_only_uri(path), uri=True)
+        connection = sqlite3.connect(read_only_uri(unpacked(path)), uri=True)
         for problem, family, config, time_ns in connection.execute(QUERY, (device_key, policy)):
             name = (family, parse_config(family, config))
             times[problem][name] = min(time_ns, times[problem].get(name, math.inf))
@@ -79,7 +103,7 @@ def merged(paths: Iterable[Path], target: Path) -> Path:
     """Databases brought together in a new one."""
     with Store.open(target) as store:
         for path in paths:
-            store.merge(path)
+            store.merge(unpacked(path))
     return target
 
 
@@ -88,7 +112,8 @@ def catalogue_of(path: Path) -> Catalogue:
     signature = signature_of(path)
     if signature is None:
         raise SystemExit(f"there is no database at {path}; give one that was tuned")
-    return Catalogue(path, signature)
+    plain = unpacked(path)
+    return Catalogue(plain, signature_of(plain) or signature)
 
 
 class Tuned:

@@ -21,7 +21,17 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from choices import Name, Times, Tuned, device_in, measured, only, portfolios
+from choices import (
+    TIMED_ONLY,
+    Name,
+    Times,
+    Tuned,
+    device_in,
+    measured,
+    only,
+    portfolios,
+    unpacked,
+)
 
 from gemmtune import Gemm
 from gemmtune._data import data_path
@@ -84,7 +94,7 @@ class Run:
     def __init__(self, store: Store, executor: Executor, policy: Policy, times: Times) -> None:
         self._store, self._executor, self._policy = store, executor, policy
         self._best = {key: min(known.values()) for key, known in times.items() if known}
-        self._owner = Owner.current("portfolio")
+        self._owner = Owner.current(TIMED_ONLY)
         self._gemms: dict[int, Gemm] = {}
         self.done = 0
 
@@ -152,7 +162,7 @@ def measure(args: argparse.Namespace) -> str:
     """Times the pairs on the adapter; says how it ended."""
     started, policy = time.monotonic(), Policy()
     # A database that knows the adapter saves probing it again.
-    remembered = args.known[0] if args.known else args.db
+    remembered = unpacked(args.known[0]) if args.known else args.db
     with Store.open(args.db) as store, Store.open(remembered) as memory:
         executor = open_executor(
             f"local:{args.adapter}", policy=policy, memory=memory, workers=args.workers

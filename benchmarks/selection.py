@@ -6,7 +6,7 @@ file are treated alike as far as `--reference`, where they were tuned for compar
 nothing of theirs is chosen from. Beside the rule that lookups follow stand the nearest tuned shape
 and one config for all; then what lookups reach with fewer configs to choose from. A choice that was
 never measured on the shape counts for nothing and is shown as such; `benchmarks/portfolio.py`
-measures them on the device.
+measures them on the device. Databases may be packed with xz.
 
     python benchmarks/selection.py [--tuned FILE.db ...] [--reference FILE.db ...]
         [--times FILE.db ...] [--shapes-file FILE] [--write docs/selection.md [--mark NAME]]
@@ -33,7 +33,7 @@ from gemmtune.shapes import read_shapes
 
 HERE = Path(__file__).parent
 HELD_OUT = HERE / "shapes" / "heldout.txt"
-MEASURED = [HERE / "results" / "selection-h100" / f"{dtype}.db" for dtype in ("f16", "f32")]
+MEASURED = [HERE / "results" / "selection-h100" / "pool.db.xz"]
 RULES = {
     "lookup": "lookup",
     "nearest neighbour": "nearest",
