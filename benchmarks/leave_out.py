@@ -45,7 +45,11 @@ class Rule:
             self._fastest.setdefault(one.key, (one.traffic_bytes, one.time_ns))
         self._speed = self._speed_without("")
         self._alike = _Alike(self._leaders, self._speed)
-        self._measured = {(one.first.family, one.first.text): one for one in self._alike._configs}
+        self._measured = {
+            (one.first.family, one.first.text): one
+            for family in self._alike._by_family
+            for _, one in self._alike._read(family)
+        }
 
     @property
     def configs(self) -> set[Text]:
@@ -65,17 +69,21 @@ class Rule:
             known = [one for one in rest if (one.family, one.text) in there]
             return self._legal(_Alike(known, speed), gemm)
         less = copy(self._alike)
-        less._configs = list(self._without(gemm.key))
+        # What the copy would read of these families, with one problem less.
+        families = tuple(each for each in less._by_family if FAMILIES.may(each, gemm))
+        less._configs = {families: list(self._without(gemm.key, families))}
         return self._legal(less, gemm)
 
     def _speed_without(self, key: str) -> Speed:
         seen = (result for one, result in self._fastest.items() if one != key)
         return Speed.of(self._device.adapter_type, seen)
 
-    def _without(self, key: str) -> Iterator[_Measured]:
-        """Every config, with no time of that problem."""
+    def _without(self, key: str, families: tuple[str, ...]) -> Iterator[_Measured]:
+        """Every config of these families, with no time of that problem."""
         here = self._known.get(key, set())
         for text, measured in self._measured.items():
+            if text[0] not in families:
+                continue
             if text not in here:
                 yield measured
             elif self._leads[text] - {key}:
