@@ -34,7 +34,7 @@ Text = tuple[str, str]
 
 QUERY = """
 SELECT m.id, m.finished_at, m.owner_run, p.key, p.kind, p.m, p.n, p.k, p.batch, p.json, m.family,
-       m.config, m.time_ns, m.max_rel_error, 0, m.driver, m.backend, m.wgpu, m.compiler,
+       m.config, m.time_ns, m.max_rel_error, m.driver, m.backend, m.wgpu, m.compiler,
        m.generator_hash, m.policy
 FROM measurements m
 JOIN devices d ON d.id = m.device_id JOIN problems p ON p.id = m.problem_id
@@ -120,7 +120,7 @@ class Pool:
         by_dtypes: dict[str, list[Row]] = defaultdict(list)
         with closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
             for number, at, run, *rest in connection.execute(QUERY, (device_key, USUAL_POLICY)):
-                leader = Leader._make((self.device, *rest))
+                leader = Leader._make((*rest, self.device, False))
                 if leader.family in FAMILIES and not leader.stale:
                     row = Row(number, at, run != TIMED_ONLY, leader)
                     by_dtypes[row.dtypes].append(row)
