@@ -1,10 +1,13 @@
 """The table and the plot of a results file of peers.py; measures nothing and needs no GPU.
 
     python benchmarks/plot_peers.py h100.json --table h100.md --plot h100.svg --plot h100.png
+        [--again OTHER.json]
 
 The plot has, for each dtype, the shapes set by set and every contestant's speed as a share of
 cuBLAS and, below, of the roofline: the shortest time that the device's ceilings allow. What was not
-measured is left out. It needs `pip install matplotlib`; the table needs nothing.
+measured is left out. With ``--again`` the table ends with how far apart the times of two files are,
+e.g. of the same command on another device of the same kind. The plot needs `pip install
+matplotlib`, the table nothing.
 """
 
 from __future__ import annotations
@@ -135,6 +138,33 @@ def summary(rows: list[Row]) -> list[str]:
     return lines + [text for why in failed for text in ("", f"Left out, {why}")]
 
 
+def apart(results: Results, again: Results) -> list[str]:
+    """How far the same contestant's times on the same problems are apart, as Markdown."""
+    lines = [
+        "",
+        "## Run again",
+        "",
+        f"Against {again.device['name']}, driver {again.device['driver']}, "
+        f"{again.sessions[0]['date']}: the larger time of a problem over the smaller, less 1.",
+        "",
+        "| | problems | median | largest | where |",
+        "|---|---:|---:|---:|---|",
+    ]
+    others = {row.gemm.key: row.entries for row in again.rows}
+    for name in CONTESTANTS:
+        found = []
+        for row in results.rows:
+            other = others.get(row.gemm.key, {})
+            if name in row.entries and name in other:
+                times = sorted((row.entries[name].time_ns, other[name].time_ns))
+                found.append((times[1] / times[0] - 1.0, f"{row.gemm.shape} {row.dtype}"))
+        if found:
+            far, where = max(found)
+            middle = statistics.median(share for share, _ in found)
+            lines.append(f"| {name} | {len(found)} | {middle:.1%} | {far:.1%} | {where} |")
+    return lines
+
+
 def plot(results: Results, paths: list[Path], measures: Sequence[str]) -> None:
     """Writes the plot to each of ``paths``, in the format that its name ends in.
 
@@ -235,6 +265,9 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="a file of peers.py")
     parser.add_argument("--table", type=Path, help="Markdown file; default: printed")
     parser.add_argument("--plot", type=Path, action="append", default=[], help=".svg or .png")
+    parser.add_argument(
+        "--again", type=Path, help="another file of peers.py, to compare times with"
+    )
     parser.add_argument("--of", choices=MEASURES, help="show shares of one only; default: of both")
     args = parser.parse_args()
     results = Results.read(args.results)
@@ -242,10 +275,13 @@ def main() -> None:
         sys.exit(f"{args.results} has no problem yet; run peers.py further")
     if args.plot:
         plot(results, args.plot, [args.of] if args.of else MEASURES)
+    text = table(results)
+    if args.again:
+        text = "\n".join([text, *apart(results, Results.read(args.again))])
     if args.table:
-        args.table.write_text(table(results) + "\n", encoding="utf-8")
+        args.table.write_text(text + "\n", encoding="utf-8")
     else:
-        print(table(results))
+        print(text)
 
 
 if __name__ == "__main__":

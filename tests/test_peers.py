@@ -50,6 +50,23 @@ def test_table_says_what_failed_and_leaves_unknown_ceilings_empty(tmp_path: Path
     assert "Left out, onnxruntime-webgpu: no answer within 60 s" in table
 
 
+def test_two_files_are_compared_by_contestant(tmp_path: Path) -> None:
+    again = json.loads(RESULTS.read_text("utf-8"))
+    row = next(row for row in again["rows"] if "gemmtune" in row["entries"])
+    entry = row["entries"]["gemmtune"]
+    entry["rounds_ns"] = [1.25 * time_ns for time_ns in entry["rounds_ns"]]
+    other = tmp_path / "again.json"
+    other.write_text(json.dumps(again), "utf-8")
+    done = run("plot_peers.py", RESULTS, "--again", other)
+    assert done.returncode == 0, done.stderr
+    _, _, section = done.stdout.partition("## Run again\n")
+    lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:1] == "|"]
+    found = {name: rest for name, *rest in lines}
+    assert found["gemmtune"][2] == "25.0%"
+    assert found["gemmtune"][3].startswith(row["key"].partition(":")[0])
+    assert found["default"][1:3] == ["0.0%", "0.0%"]
+
+
 def test_plot_has_a_panel_for_each_measure_and_the_same_text_every_time(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a.svg", "b.svg", "a.png")]
     done = run("plot_peers.py", RESULTS, *(word for file in files for word in ("--plot", file)))
