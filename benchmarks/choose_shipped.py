@@ -11,7 +11,7 @@ timed elsewhere. Those that are a preset's too ship their best row of the config
 
     python benchmarks/choose_shipped.py POOL [POOL ...] [--output tuning.db] [--json FILE]
         [--keep benchmarks/results/selection-h100/pool.db.xz] [--held-out FILE ...]
-        [--configs f16=50 f32=40] [--top f16=5 f32=3] [--tolerance f16=0.1 f32=0.05] [--rounds 8]
+        [--configs f16=200] [--top f16=3] [--tolerance f16=0.1] [--rounds 8]
 
 `--keep` writes all rows that choosing and `selection.py` can use, held-out shapes included, in
 little space. Choosing from that file gives the same rows as from all that it was made from.
@@ -84,8 +84,8 @@ class Plan:
 
 
 PLANS = (
-    Plan(dtype="f16", configs=50, top=5, tolerance=0.10, plain=12),
-    Plan(dtype="f32", configs=40, top=3, tolerance=0.05),
+    Plan(dtype="f16", configs=200, top=3, tolerance=0.10, plain=12),
+    Plan(dtype="f32", configs=200, top=3, tolerance=0.10),
 )
 
 

@@ -94,6 +94,7 @@ def _near(document: Document, gemm: Gemm, good: Callable[[str], bool]) -> list[C
     kernels = {one.id: one for one in document.kernels}
     speed, paces = document.speed, document.paces
     near: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    longest_ns: dict[str, float] = defaultdict(float)
     for tuned in document.problems:
         if tuned.gemm.kind != gemm.kind or tuned.gemm.key == gemm.key:
             continue
@@ -105,12 +106,14 @@ def _near(document: Document, gemm: Gemm, good: Callable[[str], bool]) -> list[C
                 pair = tuned.gemm, gemm
                 time_ns = _predicted(speed, paces[name], kernels[name], one.time_ns, *pair)
                 near[name].append((far, time_ns * (CHECKS_COST if lost else 1.0)))
+                longest_ns[name] = max(longest_ns[name], one.time_ns)
     ranked = []
     for name, times in near.items():
         counts = weights([far for far, _ in times])
         logs = sum(w * math.log(t) for w, (_, t) in zip(counts, times, strict=True))
         time_ns = math.exp(logs / sum(counts))
-        ranked.append((time_ns * doubt(min(far for far, _ in times)), name, time_ns))
+        far = min(far for far, _ in times)
+        ranked.append((time_ns * doubt(far, time_ns, longest_ns[name]), name, time_ns))
     return [Chosen(id=name, source="near", time_ns=t) for _, name, t in sorted(ranked)]
 
 

@@ -1,10 +1,10 @@
-// Runs what `gemmtune export` writes; chooses as export/select.py
+// Runs what `gemmtune export` wrote; as export/select.py
 const SIDES = [..."mnk"], ALL = [...SIDES, "batch"], { ceil, log2, max, min } = Math;
 const problem = (given) =>
 	({ a: "f32", b: "f32", c: "f32", acc: "f32", batch: 1, alpha: 1, beta: 0, ...given });
 const up = (a, b) => ceil(a / b);
 const packed = (g, s) => ({ a: g.m * g.k, b: g.k * g.n, c: g.m * g.n })[s.at(-1)];
-const size = (g, s) => g[s] ?? packed(g, s); // or a stride
+const size = (g, s) => g[s] ?? packed(g, s);
 export function kind(g) {
 	const steps = [g.math, g.beta && "beta", g.bias && "bias", g.activation]
 		.filter((s) => s && !/ieee|none/.test(s));
@@ -27,7 +27,7 @@ function predict({ at_once, busy = 1, launch_ns, bytes_per_ns, paces }, id, pass
 	const work = (g, w = count(rule, g) / at_once) =>
 		max((w > 16 ? w : (3 * ceil(w) + w) / 4) / held, 1) * (max(g.k, 1) + more * rule.times);
 	const fixed = min(passes.length * launch_ns, .9 * t), moved = traffic(from) || 1,
-		moving = min(.45 * moved / (bytes_per_ns || Infinity), t - fixed);
+		moving = min(.45 * moved / (bytes_per_ns || 1 / 0), t - fixed);
 	return fixed + moving * traffic(to) / moved + (t - fixed - moving) * work(to) / work(from);
 }
 export function candidates(doc, given, able) {
@@ -39,7 +39,7 @@ export function candidates(doc, given, able) {
 			&& needs.features.every((s) => able.features.includes(s))
 			&& Object.entries(needs.limits).every(([s, min]) => able.limits[s] >= min)
 			&& (!needs.subgroup_size || needs.subgroup_size === able.subgroup_size)
-			&& Object.entries(valid).every(([s, { min = 0, max = Infinity, multiple = 1 }]) =>
+			&& Object.entries(valid).every(([s, { min = 0, max = 1 / 0, multiple = 1 }]) =>
 				s[1] && g.batch <= 1 || (s = size(g, s)) >= min && s <= max && !(s % multiple));
 	};
 	const add = (source, id, time_ns) => found[id] ??= { id, source, time_ns };
@@ -53,16 +53,18 @@ export function candidates(doc, given, able) {
 			if (sizes.every((s) => size(g, s) === size(h, s))) {
 				if (id === kernel) add("exact", id, time_ns);
 			} else if (id) {
-				const { needs, passes } = doc.kernels[id], sum = near[id] ??= [far, 0, 0];
-				const lost = doc.kernels[kernel].needs.unchecked > needs.unchecked ? 1.3 : 1;
+				const { needs, passes } = doc.kernels[id], sum = near[id] ??= [far, 0, 0, 0];
 				sum[0] = min(sum[0], far);
+				sum[3] = max(sum[3], time_ns);
 				sum[1] += weight;
-				sum[2] += weight * log2(lost * predict(doc.model, id, passes, time_ns, h, g));
+				sum[2] += weight * log2(predict(doc.model, id, passes, time_ns, h, g)
+					* 1.3 ** (doc.kernels[kernel].needs.unchecked > needs.unchecked));
 			}
 		}
 	}
-	Object.entries(near).map(([id, [far, all, logs]]) => [id, 2 ** (logs / all), 1.15 ** far])
-		.sort(([i, t, x], [j, u, y]) => t * x - u * y || (i > j) - .5)
+	Object.entries(near).map(([id, [far, all, logs, most]], t) =>
+		[id, t = 2 ** (logs / all), t * 1.15 ** (far * (1 + (t > most)))])
+		.sort(([i, , t], [j, , u]) => t - u || (i > j) - .5)
 		.forEach(([id, time]) => add("near", id, time));
 	const last = (doc.fallbacks[kind(g)] ?? []).filter(good);
 	if (min(g.m, g.n) >= 1024) last.reverse();
@@ -78,7 +80,7 @@ async function load(device, source) {
 		able = { dialect: "tint", limits: device.limits, features: [...device.features],
 			subgroup_size: least === most ? least : 0 };
 
-	function buffer(length, data, usage = 0x8c) { // STORAGE, copies
+	function buffer(length, data, usage = 0x8c) {
 		const all = new Uint8Array(max(up(length, 4) * 4, 16));
 		const made = device.createBuffer({ size: all.length, usage });
 		if (data) {

@@ -48,7 +48,7 @@ class _Measured:
     """One config, template and policy, with the costs that each of its times stands for."""
 
     __slots__ = (
-        *("_pace", "_shape", "checked", "costs", "first", "leaders", "numbers"),
+        *("_pace", "_shape", "checked", "costs", "first", "leaders", "longest_ns", "numbers"),
         *("unchecked", "weights_in"),
     )
 
@@ -80,6 +80,7 @@ class _Measured:
             times.append((parts, self._dispatch(leader), traffic))
         pace = speed.pace(self._shape.invocations, (each[:2] for each in times))
         self._pace = pace
+        self.longest_ns = max(leader.time_ns for leader in leaders)
         self.costs = [
             (parts.launches, parts.traffic / max(traffic, 1), parts.work / speed.work(there, pace))
             for parts, there, traffic in times
@@ -103,7 +104,7 @@ class _Measured:
 class _Sum:
     """What the measurements of one config predict, added up."""
 
-    __slots__ = ("logs", "nearest", "weights", "weights_in")
+    __slots__ = ("logs", "longest_ns", "nearest", "weights", "weights_in")
 
     def __init__(
         self, one: _Measured, weights: Sequence[float], logs: Iterable[float], cost: float
@@ -112,11 +113,13 @@ class _Sum:
         self.weights = total = sum(weights)
         self.logs = sum(map(mul, weights, logs)) + cost * total
         self.nearest, self.weights_in = one, weights
+        self.longest_ns = one.longest_ns
 
     def add(self, other: _Sum) -> None:
         """Take in what others of its times predict."""
         self.weights += other.weights
         self.logs += other.logs
+        self.longest_ns = max(self.longest_ns, other.longest_ns)
         if max(other.weights_in) > max(self.weights_in):
             self.nearest, self.weights_in = other.nearest, other.weights_in
 
@@ -203,7 +206,7 @@ class _Alike:
             leader, number = total.trusted
             far = rounded(fars[number])
             time_ns = math.exp(total.logs / total.weights)
-            score = time_ns * likes[number] * doubt(far)
+            score = time_ns * likes[number] * doubt(far, time_ns, total.longest_ns)
             ranks.append((stale, unusual, score, far, place, time_ns, leader))
         names = list(sums)
         seen = set()

@@ -49,6 +49,9 @@ CHECKS_COST = 1.3
 """Times as long as without bounds checks; 257 against 192 TFLOP/s were measured on an H100."""
 PER_DOUBLING = 1.15
 """A prediction is trusted less, by this factor, with each doubling of a size."""
+BEYOND = 2.0
+"""A distance counts so often where a prediction is longer than all of the config's times: as far
+away, such predictions scatter twice as much. Times of microseconds tell little but of launches."""
 POWER = 4
 """How soon what was measured farther away counts less."""
 OTHER_EPILOGUE, OTHER_LAYOUT = 1.02, 1.3
@@ -226,9 +229,15 @@ def likeness(one: str, other: str) -> float | None:
     return OTHER_EPILOGUE if layout == other_layout else OTHER_LAYOUT
 
 
-def doubt(far: float) -> float:
-    """The factor on a predicted time that a distance in doublings is worth."""
-    return math.pow(PER_DOUBLING, far)
+def doubt(far: float, time_ns: float, longest_ns: float) -> float:
+    """The factor on a predicted time that a distance is worth.
+
+    Args:
+        far: in doublings, to the nearest measurement of the config.
+        time_ns: what is predicted.
+        longest_ns: of the config's measurements.
+    """
+    return math.pow(PER_DOUBLING, far if time_ns <= longest_ns else BEYOND * far)
 
 
 def weights(fars: Iterable[float], likes: Iterable[float] = repeat(1.0)) -> list[float]:
