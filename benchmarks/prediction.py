@@ -48,8 +48,8 @@ class Known:
     def predicted(self, before: Gemm, after: Gemm) -> float:
         """What `gemmtune.lookup` takes its time on one shape to say of another."""
         parts = self._parts[before]
-        work = self._speed.work(self._dispatch(after), self._pace)
-        work /= self._speed.work(self._dispatch(before), self._pace)
+        work = self._speed.work(*self._dispatch(after), self._pace)
+        work /= self._speed.work(*self._dispatch(before), self._pace)
         traffic = after.traffic_bytes / before.traffic_bytes
         return parts.launches + parts.traffic * traffic + parts.work * work
 

@@ -121,6 +121,6 @@ def _predicted(
     speed: Speed, pace: Pace, kernel: Portable, time_ns: float, measured: Gemm, gemm: Gemm
 ) -> float:
     parts = speed.parts(time_ns, measured.traffic_bytes, len(kernel.passes))
-    before, after = (speed.work(kernel.dispatch(one), pace) for one in (measured, gemm))
+    before, after = (speed.work(*kernel.dispatch(one), pace) for one in (measured, gemm))
     traffic = parts.traffic * gemm.traffic_bytes / max(measured.traffic_bytes, 1)
     return parts.launches + traffic + parts.work * after / before

@@ -77,28 +77,28 @@ class _Measured:
                 raise ValueError(f"a time of {leader.time_ns} ns")
             traffic = problems[leader.key][1]
             parts = speed.parts(leader.time_ns, traffic, self._shape.passes)
-            times.append((parts, self._dispatch(leader), traffic))
+            times.append((parts, Dispatch(*self._dispatch(leader)), traffic))
         pace = speed.pace(self._shape.invocations, (each[:2] for each in times))
         self._pace = pace
         self.longest_ns = max(leader.time_ns for leader in leaders)
         self.costs = [
-            (parts.launches, parts.traffic / max(traffic, 1), parts.work / speed.work(there, pace))
+            (parts.launches, parts.traffic / max(traffic, 1), parts.work / speed.work(*there, pace))
             for parts, there, traffic in times
         ]
         """Nanoseconds in any case, for a byte of traffic and for a unit of work, of each time."""
 
-    def _dispatch(self, there: Gemm | Leader) -> Dispatch:
-        shape = self._shape
-        if shape.tile is None:
+    def _dispatch(self, there: Gemm | Leader) -> tuple[float, float]:
+        """As a `Dispatch`, which takes too long to make here."""
+        _, _, each, tile = self._shape
+        if tile is None:
             gemm = there.gemm if isinstance(there, Leader) else there
-            return Dispatch(self.first.workgroups(gemm), max(gemm.k, 1))
-        # Families' own arithmetic takes too long here.
-        workgroups = shape.workgroups * tiles(there, *shape.tile)
-        return Dispatch(workgroups, max(there.k, 1) / shape.workgroups)
+            return self.first.workgroups(gemm), max(gemm.k, 1)
+        # As families' own arithmetic does.
+        return each * tiles(there, *tile), (there.k or 1) / each
 
     def work(self, gemm: Gemm, speed: Speed) -> float:
         """`Speed.work` of the config for ``gemm``."""
-        return speed.work(self._dispatch(gemm), self._pace)
+        return speed.work(*self._dispatch(gemm), self._pace)
 
 
 class _Sum:
@@ -122,12 +122,6 @@ class _Sum:
         self.longest_ns = max(self.longest_ns, other.longest_ns)
         if max(other.weights_in) > max(self.weights_in):
             self.nearest, self.weights_in = other.nearest, other.weights_in
-
-    @property
-    def trusted(self) -> tuple[Leader, int]:
-        """The one with the most weight, and the number of its problem."""
-        place = self.weights_in.index(max(self.weights_in))
-        return self.nearest.leaders[place], self.nearest.numbers[place]
 
 
 class _Alike:
@@ -201,19 +195,21 @@ class _Alike:
         likes: list[float],
         edges: Callable[[Leader], bool],
     ) -> Iterator[Predicted]:
-        ranks = []
+        ranks, exp = [], math.exp
         for place, ((stale, unusual, *_), total) in enumerate(sums.items()):
-            leader, number = total.trusted
+            trusted = total.weights_in.index(max(total.weights_in))
+            number = total.nearest.numbers[trusted]
             far = rounded(fars[number])
-            time_ns = math.exp(total.logs / total.weights)
+            time_ns = exp(total.logs / total.weights)
             score = time_ns * likes[number] * doubt(far, time_ns, total.longest_ns)
-            ranks.append((stale, unusual, score, far, place, time_ns, leader))
+            ranks.append((stale, unusual, score, far, place, time_ns, total.nearest, trusted))
         names = list(sums)
         seen = set()
-        for *_, far, place, time_ns, leader in sorted(ranks):
+        for *_, far, place, time_ns, nearest, trusted in sorted(ranks):
             name = names[place][2:]
             if name not in seen:
                 seen.add(name)  # by its best template and policy
+                leader = nearest.leaders[trusted]
                 fitting = leader.with_checks(edges(leader))
                 yield Predicted(leader=fitting, time_ns=time_ns, far=far)
 

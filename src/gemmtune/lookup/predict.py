@@ -133,11 +133,12 @@ class Speed(NamedTuple):
 
     def waves(self, workgroups: float, held: float) -> float:
         """How long so many workgroups take, of which ``held`` on a multiprocessor take 1."""
-        return max(_rounded(workgroups / self.at_once) / held, 1.0)
+        waves = _rounded(workgroups / self.at_once) / held
+        return waves if waves > 1.0 else 1.0
 
-    def work(self, there: Dispatch, pace: Pace) -> float:
-        """Waves of workgroups, as long as their sums and what else they do."""
-        return self.waves(there.workgroups, pace.held) * (there.depth + pace.more)
+    def work(self, workgroups: float, depth: float, pace: Pace) -> float:
+        """Waves of workgroups, as long as their sums and what else they do; see `Dispatch`."""
+        return self.waves(workgroups, pace.held) * (depth + pace.more)
 
     def parts(self, time_ns: float, traffic_bytes: int, passes: int) -> Parts:
         """The parts of a time.
