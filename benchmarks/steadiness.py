@@ -31,7 +31,7 @@ from gemmtune.render import render
 from gemmtune.shapes import parse_dtype
 from gemmtune.store import Store
 from gemmtune.tune import TuneOptions, TuneResult, tune
-from gemmtune.tune.loop import searched_families
+from gemmtune.tune.listing import searched_families
 
 PLACES = ("start", "middle", "end")
 

@@ -366,6 +366,41 @@ def test_cancel_keeps_workers_that_do_not_have_the_device(pool: Callable[..., Po
     assert len(before & set(workers._workers)) == 2
 
 
+def test_what_is_on_the_device_may_end_when_all_is_given_up(
+    pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemmtune.executors.pool._RUN_PATIENCE_S", 60.0)
+    workers = pool(workers=3)
+    all_started(workers)
+    before = set(workers._workers)
+    workers.submit(told(1, "fine slow"))
+    while all(worker.state != "running" for worker in workers._workers.values()):
+        assert workers.next(timeout_s=0.001) is None
+    for job in (2, 3, 4):
+        workers.submit(told(job, "slow fine"))
+
+    assert sorted(workers.cancel()) == [2, 3, 4]
+
+    # The successor of a killed worker would keep all others from the device while it opens it.
+    assert set(workers._workers) == before
+    workers.submit(told(5, "fine fine"))
+    assert [outcome.job_id for outcome in everything(workers)] == [1, 5]
+
+
+def test_closing_waits_for_nothing_on_the_device(
+    pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemmtune.executors.pool._RUN_PATIENCE_S", 3600.0)
+    workers = pool(workers=1)
+    workers.submit(told(1, "fine hang"))
+    while all(worker.state != "running" for worker in workers._workers.values()):
+        assert workers.next(timeout_s=0.01) is None
+
+    workers.close()
+
+    assert not workers._workers
+
+
 def test_a_worker_is_told_to_leave_its_job_before_anyone_hears_that_it_has_compiled() -> None:
     sent: list[str] = []
     heard: list[tuple[str, list[str]]] = []

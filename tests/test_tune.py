@@ -310,6 +310,27 @@ def test_a_job_that_hangs_is_given_up_when_the_time_is_up(store: Store) -> None:
     assert len(rows(store)) == result.trials == 1
 
 
+class Ending(Recorder):
+    """Lets the job that has the device end when all are given up, as the pool does."""
+
+    def cancel(self) -> tuple[int, ...]:
+        ending = min(self._flying)[2]
+        given_up = super().cancel()[1:]
+        self._flying.append((self.now_s, 0, ending))
+        return given_up
+
+
+def test_what_still_ends_when_the_time_is_up_is_kept(store: Store) -> None:
+    default = FAMILIES["tiled"].default(GEMM, DEVICE)
+    executor = Ending(fails=lambda job: None if job.kernel.config == default else "timeout")
+
+    (result,) = run(store, executor, budget_s=10.0)
+
+    assert result.stop == "budget"
+    assert result.measured == len(rows(store)) == 2
+    assert [row.status for row in rows(store)] == ["ok", "failed"]
+
+
 def test_the_first_config_may_finish_after_the_time_is_up(store: Store) -> None:
     (result,) = run(store, Recorder(), budget_s=0.1)
 

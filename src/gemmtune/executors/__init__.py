@@ -43,7 +43,7 @@ class Executor(Protocol):
         """The next outcome in the order they finish; None: none came in time, or will come."""
 
     def cancel(self) -> tuple[int, ...]:
-        """Give up every job in flight, killing workers if need be; returns their ids."""
+        """Give up all in flight but what is about to finish, killing if need be; returns ids."""
 
     def close(self) -> None:
         """Cancel, end every worker, free the device. May be called twice."""

@@ -34,6 +34,7 @@ MANY_CORES = 8
 SPARE_WORKERS = 2
 """At any moment one or two of them wait for the device, or use it, and compile nothing."""
 _EXIT_PATIENCE_S = 2.0
+_RUN_PATIENCE_S = 1.0  # 95 of 100 take less than half of it
 _RETRY_S = 0.25
 
 
@@ -139,30 +140,41 @@ class Pool:
         return self._finished.popleft()
 
     def cancel(self) -> tuple[int, ...]:
-        """See `Executor.cancel`. What had finished before stays there for `next`.
+        """See `Executor.cancel`.
 
-        Only a worker that has the device is killed for it. Others stay, with the device open and
-        buffers made, which takes seconds: they leave their job when they would need the device.
+        The job that has the device may end by itself, and is not given up then: nearly all do
+        before a killed worker's successor would have opened the device, which no other can use
+        meanwhile. The other workers leave their job when they would need the device.
         """
+        return self._give_up(_RUN_PATIENCE_S)
+
+    def _give_up(self, patience_s: float) -> tuple[int, ...]:
+        given_up: list[int] = []
         with self._events.held():  # so that none of them is granted what another one leaves
             self._drain()  # Now all but the one that has the device are as we know them.
-            given_up = [task.job.id for task in self._waiting]
-            self._waiting.clear()
-            for worker in list(self._workers.values()):
-                if worker.task is None:
+            for worker in self._workers.values():
+                if worker.task is None or worker.state == "running":
                     continue
-                job = worker.task.job.id
-                given_up.append(job)
-                if worker.state != "running" and self._events.drop(worker.process, job):
+                if self._events.drop(worker.process, job := worker.task.job.id):
+                    given_up.append(job)
                     worker.drop()
-                else:
+            until_s = time.monotonic() + patience_s
+            while any(worker.task for worker in self._workers.values()):
+                if (event := self._events.get(max(0.0, until_s - time.monotonic()))) is None:
+                    break
+                self._handle(*event)
+            for worker in list(self._workers.values()):
+                if worker.task is not None:
+                    given_up.append(worker.task.job.id)
                     self._remove(worker)
+            given_up.extend(task.job.id for task in self._waiting)
+            self._waiting.clear()
         return tuple(given_up)
 
     def close(self) -> None:
         """See `Executor.close`."""
         self._closed = True
-        self.cancel()
+        self._give_up(0.0)
         for worker in list(self._workers.values()):
             if worker.state != "idle":
                 self._remove(worker)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gemmtune.device import Device
 from gemmtune.executors import Executor
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
@@ -36,6 +37,13 @@ of a size is a multiple of it, so all of them come up."""
 _SWITCH_S = 0.0005
 """A thread that waits for the interpreter gets it after so long. Every step of a statement of SQL
 is such a wait: with the usual 5 ms, writing down one job takes a tenth of a second."""
+
+
+def searched_families(gemm: Gemm, device: Device, options: TuneOptions) -> tuple[str, ...]:
+    """Those to search, ``tiled`` first: its default runs everywhere and is the baseline."""
+    names = options.families or tuple(name for name in FAMILIES if name != "naive")
+    usable = [name for name in names if not FAMILIES[name].supported(gemm, device)]
+    return tuple(sorted(usable, key=lambda name: name != "tiled"))
 
 
 class Lister:

@@ -11,11 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from gemmtune.device import Device
 from gemmtune.executors import Executor, unheeded
 from gemmtune.generators import generator_hash
 from gemmtune.job import Failure, Job, Measurement, Outcome, Times
-from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.problem import Gemm
 from gemmtune.progress import (
@@ -35,7 +33,7 @@ from gemmtune.tune.drift import Drift, Reading
 from gemmtune.tune.finals import ROUNDS, leaders
 from gemmtune.tune.gain import Gain
 from gemmtune.tune.known import Known
-from gemmtune.tune.listing import Beside, Lister, beside
+from gemmtune.tune.listing import Beside, Lister, beside, searched_families
 from gemmtune.tune.options import TuneOptions, TuneResult
 from gemmtune.tune.settle import TICK_S, Settled, Settler
 
@@ -48,13 +46,6 @@ GRACE = 0.05
 """Share of the budget that jobs in flight have to finish when it is used up."""
 RESERVE = 0.2
 """Largest share of the budget that is kept for measuring the leaders again."""
-
-
-def searched_families(gemm: Gemm, device: Device, options: TuneOptions) -> tuple[str, ...]:
-    """Those to search, ``tiled`` first: its default runs everywhere and is the baseline."""
-    names = options.families or tuple(name for name in FAMILIES if name != "naive")
-    usable = [name for name in names if not FAMILIES[name].supported(gemm, device)]
-    return tuple(sorted(usable, key=lambda name: name != "tiled"))
 
 
 class Tuning:
@@ -324,10 +315,7 @@ class Tuning:
         if outcome is None or outcome.job_id not in self._in_flight:
             self._report(Tick(in_flight=len(self._in_flight)))
             return
-        self._store.finish(outcome.job_id, outcome)
-        family, config = self._in_flight.pop(outcome.job_id)
-        self._outcomes.append(outcome)
-        self._watch_drift(outcome)
+        family, config = self._keep(outcome)
         fresh = self._known.update()
         self._timed(lambda: self._tell(search, fresh))
         self._reserve_s = self._reserve()
@@ -344,6 +332,13 @@ class Tuning:
                 standing=self._known.standing(),
             )
         )
+
+    def _keep(self, outcome: Outcome) -> tuple[str, Config]:
+        """Write down what came of a job in flight; returns which it was."""
+        self._store.finish(outcome.job_id, outcome)
+        self._outcomes.append(outcome)
+        self._watch_drift(outcome)
+        return self._in_flight.pop(outcome.job_id)
 
     def _watch_drift(self, outcome: Outcome) -> None:
         """Take in how fast the device was, and say so where that is new."""
@@ -381,10 +376,13 @@ class Tuning:
                 search.exclude(row.family, row.config)
 
     def _give_up(self) -> None:
-        """Cancel what is in flight, as if it had never been tried."""
+        """Cancel what is in flight, as if it had never been tried; what ended by then is kept."""
         try:
             if self._in_flight:
                 self._executor.cancel()
+            while self._in_flight and (outcome := self._executor.next(0.0)) is not None:
+                if outcome.job_id in self._in_flight:
+                    self._keep(outcome)
         finally:
             if self._in_flight:
                 self._store.abandon(list(self._in_flight))

@@ -16,7 +16,8 @@ from gemmtune.problem import Gemm
 from gemmtune.progress import Event, ProblemSkipped, Report
 from gemmtune.store import Store
 from gemmtune.tune.interrupt import interruptible
-from gemmtune.tune.loop import Tuning, searched_families
+from gemmtune.tune.listing import searched_families
+from gemmtune.tune.loop import Tuning
 from gemmtune.tune.options import TuneOptions, TuneResult
 
 if TYPE_CHECKING:
