@@ -5,7 +5,7 @@
 # units, `gemmtune unlock` comes first.
 # Usage: benchmarks/measure-selection.sh FOLDER [BUDGET] [PORTFOLIO_SECONDS] [DTYPE]
 # Variables, each with what it is otherwise:
-#   SHAPES  the shapes that never ship (benchmarks/shapes/untuned.txt)
+#   SHAPES  the shapes that never ship (benchmarks/shapes/heldout.txt)
 #   TUNED   a file of shapes to tune (the preset core)
 #   KNOWN   databases of tuned shapes, and of their configs' times, instead of tuning any
 #   MOST    configs to time on each shape, most useful first (all)
@@ -19,7 +19,7 @@ dtype=${4:-f16}
 gemmtune=${GEMMTUNE:-gemmtune}
 python=${PYTHON:-python}
 tuned=${TUNED:-}
-shapes=${SHAPES:-benchmarks/shapes/untuned.txt}
+shapes=${SHAPES:-benchmarks/shapes/heldout.txt}
 known=${KNOWN:-}
 what=(--preset core)
 if [[ $tuned ]]; then what=(--shapes-file "$tuned"); fi

@@ -345,13 +345,18 @@ def test_workers_start_before_their_jobs_are_there(pool: Callable[..., Pool]) ->
     assert len(workers._workers) == 3  # no more than it may have
 
 
+def on_the_device(workers: Pool, job: Job) -> None:
+    """Has a job running."""
+    workers.submit(job)
+    while all(worker.state != "running" for worker in workers._workers.values()):
+        assert workers.next(timeout_s=0.001) is None
+
+
 def test_cancel_keeps_workers_that_do_not_have_the_device(pool: Callable[..., Pool]) -> None:
     workers = pool(workers=3)
     all_started(workers)
     before = set(workers._workers)
-    workers.submit(told(1, "fine hang"))
-    while all(worker.state != "running" for worker in workers._workers.values()):
-        assert workers.next(timeout_s=0.01) is None
+    on_the_device(workers, told(1, "fine hang"))
     for job in (2, 3):
         workers.submit(told(job, "slow fine"))
 
@@ -373,9 +378,7 @@ def test_what_is_on_the_device_may_end_when_all_is_given_up(
     workers = pool(workers=3)
     all_started(workers)
     before = set(workers._workers)
-    workers.submit(told(1, "fine slow"))
-    while all(worker.state != "running" for worker in workers._workers.values()):
-        assert workers.next(timeout_s=0.001) is None
+    on_the_device(workers, told(1, "fine slow"))
     for job in (2, 3, 4):
         workers.submit(told(job, "slow fine"))
 
@@ -392,9 +395,7 @@ def test_closing_waits_for_nothing_on_the_device(
 ) -> None:
     monkeypatch.setattr("gemmtune.executors.pool._RUN_PATIENCE_S", 3600.0)
     workers = pool(workers=1)
-    workers.submit(told(1, "fine hang"))
-    while all(worker.state != "running" for worker in workers._workers.values()):
-        assert workers.next(timeout_s=0.01) is None
+    on_the_device(workers, told(1, "fine hang"))
 
     workers.close()
 

@@ -32,6 +32,7 @@ from gemmtune.export import (
 from gemmtune.export.languages import quoted
 from gemmtune.export.values import PARAMS_FIELDS, params_layout
 from gemmtune.kernels.base import pack_params
+from gemmtune.lookup import predict
 from gemmtune.problem import Gemm
 from gemmtune.store import Store
 from gemmtune.validity import Range
@@ -82,6 +83,19 @@ def test_the_schema_refuses_what_is_not_a_document(document: Document, damage: A
     damage(data)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(data, schema())
+
+
+def test_the_schema_tells_other_engines_the_rule_that_we_follow() -> None:
+    told = schema()["properties"]["model"]["description"]
+    share, beyond = predict.MOVING_SHARE, predict.PER_DOUBLING**predict.BEYOND
+    assert f"then {share} of the memory traffic" in told
+    assert f"at most {predict.LAUNCH_SHARE} of the time" in told
+    assert f"up to {predict.EVEN_FROM}, three quarters" in told
+    assert predict.ROUNDED == 0.75
+    assert f"(1 + d)^-{predict.POWER}," in told
+    assert f"times {predict.PER_DOUBLING}^d of the nearest" in told
+    assert predict.doubt(1.0, 2.0, 1.0) == pytest.approx(beyond)
+    assert f"{predict.PER_DOUBLING}^{predict.BEYOND:g}d where" in told
 
 
 def test_export_import_export_gives_the_same_text(document: Document, store: Store) -> None:
