@@ -48,7 +48,7 @@ def act(word: str) -> None:
             crowd(Path(folder))
     while word == "been" and crowd(Path(path.split("+")[1])) < 2:
         time.sleep(0.01)
-    while word == "die-after" and not Path(path).exists():
+    while word in ("die-after", "wait") and not Path(path).exists():
         time.sleep(0.01)
     while word == "meet" and crowd(Path(path)) < 3:
         time.sleep(0.01)

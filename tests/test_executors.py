@@ -372,16 +372,23 @@ def test_cancel_keeps_workers_that_do_not_have_the_device(pool: Callable[..., Po
 
 
 def test_what_is_on_the_device_may_end_when_all_is_given_up(
-    pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+    pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("gemmtune.executors.pool._RUN_PATIENCE_S", 60.0)
     workers = pool(workers=3)
     all_started(workers)
     before = set(workers._workers)
-    on_the_device(workers, told(1, "fine slow"))
+    on_the_device(workers, told(1, f"fine wait:{tmp_path / 'given-up'}"))
     for job in (2, 3, 4):
         workers.submit(told(job, "slow fine"))
 
+    drop = workers._events.drop
+
+    def dropped(process: Any, job: int) -> bool:
+        (tmp_path / "given-up").touch()
+        return drop(process, job)
+
+    monkeypatch.setattr(workers._events, "drop", dropped)
     assert sorted(workers.cancel()) == [2, 3, 4]
 
     # The successor of a killed worker would keep all others from the device while it opens it.
