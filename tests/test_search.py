@@ -383,7 +383,9 @@ def test_expected_improvement_is_what_sampling_says(
     samples = mean + deviation * np.random.default_rng(0).standard_normal(4000)
     sampled = np.maximum(best - samples, 0.0).mean()
 
-    assert one >= worse >= 0.0
+    # A mean that is larger by less than what rounding makes of it may come out a trace better.
+    assert one >= 0.0
+    assert 0.0 <= worse <= one * (1.0 + 1e-9) + 1e-15
     assert abs(one - sampled) < 0.06 * deviation + 0.05 * sampled
 
 
