@@ -5,12 +5,9 @@ Knows SQLite through the standard library only; tables and writing are the store
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
 
 from gemmtune.errors import (
     ConfigError,
@@ -23,8 +20,11 @@ from gemmtune.errors import (
 )
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
+from gemmtune.light import NamedTuple, loads
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SCHEMA = 2
@@ -122,7 +122,7 @@ def parse_config(family: str, text: str) -> Config:
     if family not in FAMILIES:
         raise ConfigError(f"no family {family!r}; this gemmtune has {', '.join(FAMILIES)}")
     try:
-        data = json.loads(text)
+        data = loads(text)
     except ValueError as error:
         raise ConfigError(f"a config of {family} is not JSON: {error}") from error
     if not isinstance(data, dict):

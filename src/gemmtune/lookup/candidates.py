@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
 
 from gemmtune.device import Device
 from gemmtune.errors import DeviceError, ProblemTooLargeError, UsageError
 from gemmtune.generators import generator_hash
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import check_problem
-from gemmtune.lookup.answer import Lookup, Source
+from gemmtune.light import NamedTuple, replace
+from gemmtune.lookup.answer import Lookup
 from gemmtune.lookup.catalogue import Catalogue, Leader
 from gemmtune.lookup.portfolio import Portfolio, portfolio_of
 from gemmtune.problem import Gemm
 from gemmtune.schema import Fingerprints
 from gemmtune.ties import tied
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from gemmtune.job import Versions
+    from gemmtune.literals import Source
 
 REACH = 4.0
 """Doublings up to which a predicted time is told."""
@@ -36,7 +38,7 @@ class Candidate(NamedTuple):
     """A leader that may be the answer."""
 
     source: Source
-    """See `Source`."""
+    """See `gemmtune.literals.Source`."""
     leader: Leader
     """The measurement behind it."""
     why: str

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterator
 from contextlib import closing
 from functools import lru_cache
 from itertools import compress
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gemmtune.device import Device
 from gemmtune.errors import StoreError
 from gemmtune.generators import generator_hash
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, Launch
+from gemmtune.light import NamedTuple, loads
 from gemmtune.lookup.predict import Speed, tiles
 from gemmtune.problem import Gemm, traffic_of
 from gemmtune.schema import (
@@ -33,8 +31,11 @@ from gemmtune.schema import (
 )
 from gemmtune.ties import TIE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
 BUSY_TIMEOUT_S = 5.0
 """How long a lookup waits for a database that another process holds."""
@@ -298,14 +299,14 @@ class Catalogue:
 
 def _device(text: str) -> Device | None:
     try:
-        return Device.from_json(json.loads(text))
+        return Device.from_json(loads(text))
     except (ValueError, TypeError, AttributeError):
         return None
 
 
 @lru_cache(maxsize=4096)
 def _gemm(text: str) -> Gemm:
-    return Gemm.from_json(json.loads(text))
+    return Gemm.from_json(loads(text))
 
 
 @lru_cache(maxsize=4096)

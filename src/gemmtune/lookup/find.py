@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import time
 from _thread import allocate_lock  # threading takes milliseconds more to import
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 from gemmtune.device import Device
 from gemmtune.lookup.answer import Lookup
@@ -17,8 +15,11 @@ from gemmtune.lookup.paths import search_files
 from gemmtune.problem import Gemm
 from gemmtune.schema import require_file
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
     from gemmtune.job import Versions
     from gemmtune.lookup.recording import Record

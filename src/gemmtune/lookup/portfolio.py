@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from operator import itemgetter, mul
-from typing import NamedTuple
 
 from gemmtune.kernels import FAMILIES
+from gemmtune.light import NamedTuple
 from gemmtune.lookup.catalogue import Catalogue, Leader
 from gemmtune.lookup.predict import (
     CHECKS_COST,
@@ -27,6 +26,10 @@ from gemmtune.lookup.predict import (
     weights,
 )
 from gemmtune.problem import Gemm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 class Predicted(NamedTuple):

@@ -10,12 +10,18 @@ config's own times. `gemmtune.js` computes the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from itertools import repeat
 from operator import mul, sub
-from typing import NamedTuple, Protocol
 
+from gemmtune.light import NamedTuple
 from gemmtune.problem import Gemm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol
+else:
+    Protocol = object
 
 MULTIPROCESSORS = {"discrete": 132, "integrated": 32, "cpu": 8}
 """Multiprocessors, by type of adapter: nothing in WebGPU tells how many. An H100 has 132."""
