@@ -95,40 +95,26 @@ class Search:
         Raises:
             UsageError: no kernel can be as accurate as is wished.
         """
-        first = next(self._answers(), None)
+        rest = _Rest(self)
+        first = next(self._answers(rest), None)
         if first is None:
             raise UsageError(
                 f"no kernel for {self.gemm.key} on {self.device.name} is known to keep "
                 f"max_rel_err={self.max_rel_err:g}; wider dtypes of c and acc are more accurate"
             )
-        return replace(first, others=self._others_than(first))
+        rest.first = first
+        return first
 
-    def _others_than(self, first: Lookup) -> Callable[[], tuple[Lookup, ...]]:
-        """The rest of the answers, each config once; found once, by whoever asks first."""
-        found: list[tuple[Lookup, ...]] = []
+    def _answers(self, others: Callable[[], tuple[Lookup, ...]] = tuple) -> Iterator[Lookup]:
+        """Everything that works, best first; the last are the defaults of plain families.
 
-        def others() -> tuple[Lookup, ...]:
-            if not found:
-                seen = {(first.family, first.config)}
-                rest = []
-                for one in self._answers():
-                    if (one.family, one.config) not in seen:
-                        seen.add((one.family, one.config))
-                        rest.append(one)
-                # The last are those that always work, so they are never cut off.
-                if len(rest) > MOST_ALTERNATIVES:
-                    rest[MOST_ALTERNATIVES - LAST_RESORTS : -LAST_RESORTS] = []
-                found.append(tuple(rest))
-            return found[0]
-
-        return others
-
-    def _answers(self) -> Iterator[Lookup]:
-        """Everything that works, best first; the last are the defaults of plain families."""
+        Args:
+            others: see `Lookup.others`.
+        """
         for candidate in self._candidates():
             leader = candidate.leader
             if self._legal(leader) and self._accurate(leader):
-                yield self._found(candidate)
+                yield self._found(candidate, others)
         for family in ("gemv", "tiled", "naive"):
             if self._default_works(family):
                 yield Lookup(
@@ -139,6 +125,7 @@ class Search:
                     source="default",
                     why=f"nothing tuned fits; this is the default of the family {family}"
                     f"{self.note}",
+                    others=others,
                 )
 
     def _candidates(self) -> Iterator[Candidate]:
@@ -240,7 +227,7 @@ class Search:
         except (TypeError, ValueError, ArithmeticError):
             return False
 
-    def _found(self, candidate: Candidate) -> Lookup:
+    def _found(self, candidate: Candidate, others: Callable[[], tuple[Lookup, ...]]) -> Lookup:
         leader = candidate.leader
         demotions = self._demotions(leader)
         return Lookup(
@@ -254,6 +241,7 @@ class Search:
             demotions=demotions,
             problem_key=leader.key,
             expected_share=_share(candidate),
+            others=others,
         )
 
     def _demotions(self, leader: Leader) -> tuple[str, ...]:
@@ -263,6 +251,32 @@ class Search:
         if self.versions is not None:
             now = now._replace(wgpu=self.versions.wgpu, compiler=self.versions.compiler)
         return leader.then.demotions(now)
+
+
+class _Rest:
+    """The rest of the answers of a search, each config once; found once, by whoever asks first."""
+
+    __slots__ = ("_found", "_search", "first")
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self.first: Lookup | None = None
+        """The answer that they are alternatives to."""
+        self._found: tuple[Lookup, ...] | None = None
+
+    def __call__(self) -> tuple[Lookup, ...]:
+        if self._found is None:
+            seen = {(one.family, one.config) for one in (self.first,) if one}
+            rest = []
+            for one in self._search._answers():
+                if (one.family, one.config) not in seen:
+                    seen.add((one.family, one.config))
+                    rest.append(one)
+            # The last are those that always work, so they are never cut off.
+            if len(rest) > MOST_ALTERNATIVES:
+                rest[MOST_ALTERNATIVES - LAST_RESORTS : -LAST_RESORTS] = []
+            self._found = tuple(rest)
+        return self._found
 
 
 def _assumed(gemm: Gemm) -> tuple[Device, str]:

@@ -8,14 +8,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from functools import cached_property
-from operator import itemgetter, mul
+from heapq import heapify, heappop, heappush
+from itertools import repeat
+from operator import add, mul
 
 from gemmtune.kernels import FAMILIES
 from gemmtune.light import NamedTuple
 from gemmtune.lookup.catalogue import Catalogue, Leader
 from gemmtune.lookup.predict import (
     CHECKS_COST,
-    Dispatch,
+    EVEN_FROM,
+    PER_DOUBLING,
+    ROUNDED,
     Speed,
     aparts,
     doublings,
@@ -29,7 +33,7 @@ from gemmtune.problem import Gemm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
 
 class Predicted(NamedTuple):
@@ -45,86 +49,247 @@ class Predicted(NamedTuple):
 
 _Name = tuple[bool, int, str, str]
 """Whether the template is an older one and the policy an unusual, family, config as JSON."""
+_Place = tuple[float, float, float, float]
+"""A problem's `doublings`."""
+_Dispatches = tuple[int, int, float]
+"""Rows and columns of a tile, and workgroups for each."""
+_Scored = tuple[float, float, int, float, Leader]
+"""By what it is ranked, least first: score, distance, number; then the time and the measurement."""
+_Waiting = tuple[float, list[int], tuple[list[float], ...]]
+"""Configs that may still be the best: the least that their scores may be, their numbers, and how
+far what each was measured on is, where that has been asked for already."""
+_BARELY = 1.0 - 1e-9
+"""So much less is a bound than what it bounds, for they are rounded differently."""
 
 
 class _Measured:
     """One config, template and policy, with the costs that each of its times stands for."""
 
     __slots__ = (
-        *("_pace", "_shape", "checked", "costs", "first", "leaders", "longest_ns", "numbers"),
-        *("unchecked", "weights_in"),
+        *("costs", "dispatch", "first", "kinds", "leaders", "least", "longest_ns", "names"),
+        *("pace", "places", "unchecked"),
     )
 
     def __init__(
-        self, leaders: list[Leader], problems: dict[str, tuple[int, int]], speed: Speed
+        self, leaders: list[Leader], problems: dict[str, tuple[_Place, int]], speed: Speed
     ) -> None:
-        self.first = leaders[0]
-        stale, unusual, family = self.first.stale, self.first.unusual, self.first.family
+        self.first, self.leaders = leaders[0], leaders
         self.unchecked = self.first.unchecked
-        self.checked: dict[bool, _Name] = {
-            needed: (stale, unusual, family, self.first.with_checks(needed).text)
-            for needed in (False, True)
-        }
-        """What it is called with bounds checks where they are needed."""
-        self.leaders = leaders
-        self._shape = self.first.shape
-        self.numbers = [problems[leader.key][0] for leader in leaders]
-        pick, at = itemgetter(*self.numbers), self.numbers[0]
-        self.weights_in: Callable[[list[float]], Sequence[float]] = (
-            pick if len(leaders) > 1 else lambda weights: (weights[at],)
-        )
-        """Its own of all problems' weights."""
-        times = []
-        for leader in leaders:
-            if not 0.0 < leader.time_ns < math.inf:
-                raise ValueError(f"a time of {leader.time_ns} ns")
-            traffic = problems[leader.key][1]
-            parts = speed.parts(leader.time_ns, traffic, self._shape.passes)
-            times.append((parts, Dispatch(*self._dispatch(leader)), traffic))
-        pace = speed.pace(self._shape.invocations, (each[:2] for each in times))
-        self._pace = pace
-        self.longest_ns = max(leader.time_ns for leader in leaders)
+        rank = (self.first.stale, self.first.unusual, self.first.family)
+        checked = self.first.with_checks(True).text
+        self.names: tuple[_Name, _Name] = ((*rank, self.first.text), (*rank, checked))
+        """What it is called as it is, and with bounds checks."""
+        there = [problems[leader.key] for leader in leaders]
+        self.places = [place for place, _ in there]
+        self.kinds = [leader.kind for leader in leaders]
+        times = [leader.time_ns for leader in leaders]
+        self.longest_ns = max(times)
+        if not all(0.0 < time_ns < math.inf for time_ns in times):
+            raise ValueError(f"times of {times} ns")
+        passes, invocations, each, tile = self.first.shape
+        self.dispatch: _Dispatches | None = None if tile is None else (*tile, each)
+        """What its dispatches follow from; None: only the family knows."""
+        parts = [
+            speed.parts(time_ns, traffic, passes)
+            for time_ns, (_, traffic) in zip(times, there, strict=True)
+        ]
+        known = list(map(self._dispatched, leaders))
+        self.pace = pace = speed.pace(invocations, zip(parts, known, strict=True))
         self.costs = [
-            (parts.launches, parts.traffic / max(traffic, 1), parts.work / speed.work(*there, pace))
-            for parts, there, traffic in times
+            (launches, moving / max(traffic, 1), rest / speed.work(*one, pace))
+            for (launches, moving, rest), (_, traffic), one in zip(parts, there, known, strict=True)
         ]
         """Nanoseconds in any case, for a byte of traffic and for a unit of work, of each time."""
+        self.least = tuple(map(min, zip(*self.costs, strict=True)))
+        """Of each of the three."""
 
-    def _dispatch(self, there: Gemm | Leader) -> tuple[float, float]:
+    def _dispatched(self, there: Leader) -> tuple[float, float]:
         """As a `Dispatch`, which takes too long to make here."""
-        _, _, each, tile = self._shape
-        if tile is None:
-            gemm = there.gemm if isinstance(there, Leader) else there
-            return self.first.workgroups(gemm), max(gemm.k, 1)
-        # As families' own arithmetic does.
-        return each * tiles(there, *tile), (there.k or 1) / each
+        if self.dispatch is None:
+            return self.first.workgroups(there.gemm), max(there.k, 1)
+        return _dispatched(self.dispatch, there)
 
     def work(self, gemm: Gemm, speed: Speed) -> float:
-        """`Speed.work` of the config for ``gemm``."""
-        return speed.work(*self._dispatch(gemm), self._pace)
+        """`Speed.work` of a config whose family alone knows its dispatches."""
+        return speed.work(self.first.workgroups(gemm), max(gemm.k, 1), self.pace)
 
 
-class _Sum:
+def _dispatched(of: _Dispatches, there: Gemm | Leader) -> tuple[float, float]:
+    """As families' own arithmetic does."""
+    tile_m, tile_n, each = of
+    return each * tiles(there, tile_m, tile_n), (there.k or 1) / each
+
+
+class _Question(NamedTuple):
+    """What predictions for a problem depend on."""
+
+    place: _Place
+    """See `_Place`."""
+    traffic_bytes: int
+    """`Gemm.traffic_bytes`."""
+    like: dict[str, float]
+    """The `likeness` of each `Gemm.kind`."""
+
+
+class _Total:
     """What the measurements of one config predict, added up."""
 
-    __slots__ = ("logs", "longest_ns", "nearest", "weights", "weights_in")
+    __slots__ = ("far", "leader", "like", "logs", "longest_ns", "number", "trusted", "weights")
 
     def __init__(
-        self, one: _Measured, weights: Sequence[float], logs: Iterable[float], cost: float
+        self,
+        number: int,
+        one: _Measured,
+        fars: list[float],
+        asked: _Question,
+        work: float,
+        needed: bool,
     ) -> None:
-        """Of its times, as logarithms, and what they cost more, with their weights."""
-        self.weights = total = sum(weights)
-        self.logs = sum(map(mul, weights, logs)) + cost * total
-        self.nearest, self.weights_in = one, weights
-        self.longest_ns = one.longest_ns
+        """Of the times of the config with that number.
 
-    def add(self, other: _Sum) -> None:
+        Args:
+            number: any, by which those that are as good are ranked.
+            one: the config.
+            fars: how far each of the problems is that it was measured on.
+            asked: what about.
+            work: `Speed.work` of the config for the problem.
+            needed: whether it needs bounds checks and is without.
+        """
+        likes = list(map(asked.like.__getitem__, one.kinds))
+        counts = weights(fars, likes)
+        traffic = asked.traffic_bytes
+        times = [fixed + byte * traffic + unit * work for fixed, byte, unit in one.costs]
+        self.weights = total = sum(counts)
+        self.logs = sum(map(mul, counts, map(math.log, times)))
+        if needed:
+            self.logs += math.log(CHECKS_COST) * total
+        self.number, self.longest_ns = number, one.longest_ns
+        self.trusted = max(counts)
+        nearest = counts.index(self.trusted)
+        self.far, self.like = rounded(fars[nearest]), likes[nearest]
+        self.leader = one.leaders[nearest].with_checks(needed)
+
+    def add(self, other: _Total) -> None:
         """Take in what others of its times predict."""
         self.weights += other.weights
         self.logs += other.logs
         self.longest_ns = max(self.longest_ns, other.longest_ns)
-        if max(other.weights_in) > max(self.weights_in):
-            self.nearest, self.weights_in = other.nearest, other.weights_in
+        if other.trusted > self.trusted:
+            self.trusted, self.far, self.like = other.trusted, other.far, other.like
+            self.leader = other.leader
+
+    def scored(self) -> _Scored:
+        """With the doubts that the distance to the nearest is worth."""
+        time_ns = math.exp(self.logs / self.weights)
+        score = time_ns * self.like * doubt(self.far, time_ns, self.longest_ns)
+        return score, self.far, self.number, time_ns, self.leader
+
+
+class _Table:
+    """Configs, to be ranked for one problem after the other."""
+
+    def __init__(self, configs: list[_Measured], speed: Speed) -> None:
+        self._configs, self._speed = configs, speed
+        self._fixed, self._bytes, self._units = (
+            [one.least[part] for one in configs] for part in range(3)
+        )
+        dispatches: dict[_Dispatches | None, int] = {}
+        self._works = [
+            (dispatches.setdefault(one.dispatch, len(dispatches)), *one.pace) for one in configs
+        ]
+        self._dispatches = [(1, 1, 1.0) if one is None else one for one in dispatches]
+        """Those that configs have, many in common."""
+        self._alone = [number for number, one in enumerate(configs) if one.dispatch is None]
+        """Configs whose families have to be asked."""
+        clusters: defaultdict[_Name, list[int]] = defaultdict(list)
+        for number, one in enumerate(configs):
+            clusters[one.names[True]].append(number)
+        self._ranks: defaultdict[tuple[bool, int], list[list[int]]] = defaultdict(list)
+        """Configs that are the same where bounds checks are needed, by template and policy."""
+        for (stale, unusual, *_), numbers in clusters.items():
+            self._ranks[stale, unusual].append(numbers)
+
+    def ranked(
+        self, gemm: Gemm, asked: _Question, edges: Callable[[Leader], bool]
+    ) -> Iterator[Predicted]:
+        """See `Portfolio.ranked`.
+
+        No score is under what the least costs of a config add up to, and few of these have to be
+        looked behind before the best of all is known: a quarter of them, mostly.
+        """
+        works = self._works_for(gemm)
+        moved = map(add, self._fixed, map(mul, self._bytes, repeat(asked.traffic_bytes * _BARELY)))
+        least = list(map(add, moved, map(mul, self._units, map(mul, works, repeat(_BARELY)))))
+        seen: set[tuple[str, str]] = set()
+        for _, clusters in sorted(self._ranks.items()):
+            waiting: list[_Waiting] = [
+                (least[each[0]] if len(each) == 1 else min([least[one] for one in each]), each, ())
+                for each in clusters
+            ]
+            heapify(waiting)
+            scored: list[_Scored] = []
+            while waiting or scored:
+                if not scored or (waiting and waiting[0][0] <= scored[0][0]):
+                    bound, each, fars = heappop(waiting)
+                    if not fars:
+                        fars = tuple(
+                            [aparts(asked.place, self._configs[one].places) for one in each]
+                        )
+                        bound *= PER_DOUBLING ** rounded(min(map(min, fars)))
+                        if waiting and waiting[0][0] < bound:
+                            heappush(waiting, (bound, each, fars))
+                            continue
+                    for total in self._totals(each, fars, asked, works, edges):
+                        heappush(scored, total.scored())
+                    continue
+                _, far, _, time_ns, leader = heappop(scored)
+                if (leader.family, leader.text) not in seen:
+                    seen.add((leader.family, leader.text))  # by its best template and policy
+                    yield Predicted(leader=leader, time_ns=time_ns, far=far)
+
+    def _works_for(self, gemm: Gemm) -> list[float]:
+        """`Speed.work` of each, written out."""
+        m, n, k, batch, at_once = gemm.m, gemm.n, gemm.k or 1, gemm.batch, self._speed.at_once
+        ceil, rest = math.ceil, 1 - ROUNDED
+        there = [
+            (
+                waves
+                if (waves := each * (-(-m // tile_m) * -(-n // tile_n) * batch) / at_once)
+                > EVEN_FROM
+                else ROUNDED * ceil(waves) + rest * waves,
+                k / each,
+            )
+            for tile_m, tile_n, each in self._dispatches
+        ]
+        each = [(*there[number], held, more) for number, held, more in self._works]
+        found = [
+            (waves / held if waves > held else 1.0) * (depth + more)
+            for waves, depth, held, more in each
+        ]
+        for number in self._alone:
+            found[number] = self._configs[number].work(gemm, self._speed)
+        return found
+
+    def _totals(
+        self,
+        cluster: list[int],
+        fars: Iterable[list[float]],
+        asked: _Question,
+        works: list[float],
+        edges: Callable[[Leader], bool],
+    ) -> Iterable[_Total]:
+        """What the configs of a cluster predict, those together that are the same here."""
+        found: dict[_Name, _Total] = {}
+        for number, apart in zip(cluster, fars, strict=True):
+            one = self._configs[number]
+            needed = one.unchecked and edges(one.first)
+            total = _Total(number, one, apart, asked, works[number], needed)
+            if len(cluster) == 1:
+                return (total,)
+            known = found.setdefault(one.names[needed], total)
+            if known is not total:
+                known.add(total)
+        return found.values()
 
 
 class _Alike:
@@ -133,12 +298,8 @@ class _Alike:
     def __init__(self, leaders: list[Leader], speed: Speed) -> None:
         self._speed = speed
         firsts = {leader.key: leader for leader in leaders}
-        self._problems = {
-            key: (number, one.traffic_bytes) for number, (key, one) in enumerate(firsts.items())
-        }
-        self._kinds = [one.kind for one in firsts.values()]
-        self._every_kind = set(self._kinds)
-        self._doublings = [doublings(one) for one in firsts.values()]
+        self._problems = {key: (doublings(one), one.traffic_bytes) for key, one in firsts.items()}
+        self._kinds = {one.kind for one in firsts.values()}
         by_config: defaultdict[tuple[str | None, ...], list[Leader]] = defaultdict(list)
         for one in leaders:
             by_config[one.family, one.text, one.generator_hash, one.policy].append(one)
@@ -148,20 +309,20 @@ class _Alike:
             self._by_family[rows[0].family][place] = rows
         self._measured: dict[str, dict[int, _Measured]] = {}
         """The same of families that were wanted already."""
-        self._configs: dict[tuple[str, ...], list[_Measured]] = {}
+        self._tables: dict[tuple[str, ...], _Table] = {}
         """Those of several families, in their order."""
 
-    def _configs_for(self, gemm: Gemm) -> list[_Measured]:
+    def _table_for(self, gemm: Gemm) -> _Table:
         """The configs of families that may be for ``gemm``: the others would cost imports."""
         families = tuple(each for each in self._by_family if FAMILIES.may(each, gemm))
-        if families not in self._configs:
+        if families not in self._tables:
             found: dict[int, _Measured] = {}
             for family in families:
                 if family not in self._measured:
                     self._measured[family] = dict(self._read(family))
                 found |= self._measured[family]
-            self._configs[families] = [found[place] for place in sorted(found)]
-        return self._configs[families]
+            self._tables[families] = _Table([found[place] for place in sorted(found)], self._speed)
+        return self._tables[families]
 
     def _read(self, family: str) -> Iterator[tuple[int, _Measured]]:
         for place, rows in self._by_family[family].items():
@@ -172,49 +333,10 @@ class _Alike:
 
     def ranked(self, gemm: Gemm, edges: Callable[[Leader], bool]) -> Iterator[Predicted]:
         """See `Portfolio.ranked`."""
-        configs = self._configs_for(gemm)
-        here, kind = doublings(gemm), gemm.kind
-        like = {other: likeness(other, kind) or 1.0 for other in self._every_kind}
-        likes = [like[other] for other in self._kinds]
-        fars = aparts(here, self._doublings)
-        counts = weights(fars, likes)
-        traffic, log = gemm.traffic_bytes, math.log
-        sums: dict[_Name, _Sum] = {}
-        for one in configs:
-            needed = one.unchecked and edges(one.first)
-            work = one.work(gemm, self._speed)
-            times = [fixed + byte * traffic + unit * work for fixed, byte, unit in one.costs]
-            cost = log(CHECKS_COST) if needed else 0.0
-            found = _Sum(one, one.weights_in(counts), map(log, times), cost)
-            known = sums.setdefault(one.checked[needed], found)
-            if known is not found:
-                known.add(found)
-        yield from self._sorted(sums, fars, likes, edges)
-
-    def _sorted(
-        self,
-        sums: dict[_Name, _Sum],
-        fars: list[float],
-        likes: list[float],
-        edges: Callable[[Leader], bool],
-    ) -> Iterator[Predicted]:
-        ranks, exp = [], math.exp
-        for place, ((stale, unusual, *_), total) in enumerate(sums.items()):
-            trusted = total.weights_in.index(max(total.weights_in))
-            number = total.nearest.numbers[trusted]
-            far = rounded(fars[number])
-            time_ns = exp(total.logs / total.weights)
-            score = time_ns * likes[number] * doubt(far, time_ns, total.longest_ns)
-            ranks.append((stale, unusual, score, far, place, time_ns, total.nearest, trusted))
-        names = list(sums)
-        seen = set()
-        for *_, far, place, time_ns, nearest, trusted in sorted(ranks):
-            name = names[place][2:]
-            if name not in seen:
-                seen.add(name)  # by its best template and policy
-                leader = nearest.leaders[trusted]
-                fitting = leader.with_checks(edges(leader))
-                yield Predicted(leader=fitting, time_ns=time_ns, far=far)
+        kind = gemm.kind
+        like = {other: likeness(other, kind) or 1.0 for other in self._kinds}
+        asked = _Question(doublings(gemm), gemm.traffic_bytes, like)
+        return self._table_for(gemm).ranked(gemm, asked, edges)
 
 
 class Portfolio:
