@@ -51,15 +51,18 @@ WHERE place = 1
 """The fastest verified measurement of each problem on each device under each measurement policy,
 for times under different ones do not compare; ties break one way only."""
 
-TIMES_QUERY = """
+_TIMES = """
 SELECT p.key, p.kind, p.m, p.n, p.k, p.batch, p.json, m.family, m.config, m.time_ns,
        m.max_rel_error, m.driver, m.backend, m.wgpu, m.compiler, m.generator_hash, m.policy
 FROM measurements m JOIN problems p ON p.id = m.problem_id
 WHERE m.status = 'ok' AND m.device_id = (SELECT id FROM devices WHERE key = :device)
-  AND (:dtypes IS NULL OR p.kind LIKE :dtypes || ':%') AND typeof(m.time_ns) = 'real'
+  AND {which} AND typeof(m.time_ns) = 'real'
 ORDER BY m.time_ns, m.family, m.config_key, m.uuid
 """
+TIMES_QUERY = _TIMES.format(which="(:dtypes IS NULL OR p.kind LIKE :dtypes || ':%')")
 """Every time of one device, of problems with such dtypes, NULL for all; the fastest first."""
+TIMES_OF_QUERY = _TIMES.format(which="p.key = :problem")
+"""The same of one problem."""
 
 FASTEST_QUERY = """
 SELECT p.kind, p.m, p.n, p.k, p.batch, p.json, MIN(m.time_ns)

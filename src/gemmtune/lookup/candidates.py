@@ -13,7 +13,7 @@ from gemmtune.kernels.base import check_problem
 from gemmtune.light import NamedTuple, replace
 from gemmtune.lookup.answer import Lookup
 from gemmtune.lookup.catalogue import Catalogue, Leader
-from gemmtune.lookup.portfolio import Portfolio, portfolio_of
+from gemmtune.lookup.portfolio import Portfolio, is_kept, portfolio_of
 from gemmtune.problem import Gemm
 from gemmtune.schema import Fingerprints
 from gemmtune.ties import tied
@@ -96,7 +96,7 @@ class Search:
             UsageError: no kernel can be as accurate as is wished.
         """
         rest = _Rest(self)
-        first = next(self._answers(rest), None)
+        first = self._at_once(rest) or next(self._answers(rest), None)
         if first is None:
             raise UsageError(
                 f"no kernel for {self.gemm.key} on {self.device.name} is known to keep "
@@ -104,6 +104,20 @@ class Search:
             )
         rest.first = first
         return first
+
+    def _at_once(self, others: Callable[[], tuple[Lookup, ...]]) -> Lookup | None:
+        """The first of the answers, of a process that has read nothing yet, where the results of
+        this very problem are enough to tell: none that was the fastest is not legal here.
+        """
+        if self.key is None or is_kept(self.catalogues, self.key, self.gemm):
+            return None
+        exact = [one for each in self.catalogues for one in each.winners(self.key, self.gemm.key)]
+        best = min(map(_rank, exact), default=None)
+        alike = [leader for leader in exact if _rank(leader) == best]
+        if not alike or not all(map(self._legal, alike)):
+            return None
+        winner = tied(alike, self.gemm)[0]
+        return self._found(_exact(winner), others) if self._accurate(winner) else None
 
     def _answers(self, others: Callable[[], tuple[Lookup, ...]] = tuple) -> Iterator[Lookup]:
         """Everything that works, best first; the last are the defaults of plain families.
@@ -131,14 +145,8 @@ class Search:
     def _candidates(self) -> Iterator[Candidate]:
         here = self._of(self.key or "")
         exact = list(here.by_problem.get(self.gemm.key, ()))
-        exact.sort(key=lambda leader: (leader.stale, leader.unusual))  # else in their order
-        for leader in self._winners_first(exact):
-            yield Candidate(
-                source="exact",
-                leader=leader,
-                why="measured for this problem on this device",
-                time_ns=leader.time_ns,
-            )
+        exact.sort(key=_rank)  # else in their order
+        yield from map(_exact, self._winners_first(exact))
         yield from self._ranked(
             "near", here, "measured on this device for {shape}, predicted to be the fastest here"
         )
@@ -191,7 +199,7 @@ class Search:
 
     def _winners_first(self, leaders: list[Leader]) -> Iterator[Leader]:
         """Of those whose times compare the winner and all tied with it, then the others."""
-        for _, group in groupby(leaders, key=lambda leader: (leader.stale, leader.unusual)):
+        for _, group in groupby(leaders, key=_rank):
             alike = list(group)
             winners = tied([leader for leader in alike if self._legal(leader)], self.gemm)
             yield from winners
@@ -305,6 +313,20 @@ def _require_possible(gemm: Gemm, device: Device) -> None:
         f16 = "f16" in (gemm.a, gemm.b, gemm.c, gemm.acc) and not device.has("shader-f16")
         kind = DeviceError if f16 else ProblemTooLargeError
         raise kind(f"{gemm.key} cannot run on {device.name}: {'; '.join(reasons)}")
+
+
+def _rank(leader: Leader) -> tuple[bool, int]:
+    """Times compare where it is the same; the least counts first."""
+    return leader.stale, leader.unusual
+
+
+def _exact(leader: Leader) -> Candidate:
+    return Candidate(
+        source="exact",
+        leader=leader,
+        why="measured for this problem on this device",
+        time_ns=leader.time_ns,
+    )
 
 
 def _share(candidate: Candidate) -> float | None:

@@ -19,6 +19,7 @@ from gemmtune.lookup.predict import Speed, tiles
 from gemmtune.problem import Gemm, traffic_of
 from gemmtune.schema import (
     FASTEST_QUERY,
+    TIMES_OF_QUERY,
     TIMES_QUERY,
     USUAL_POLICY,
     Fingerprints,
@@ -225,16 +226,42 @@ class Catalogue:
     """What one database holds, read once; one device's rows when they are first needed."""
 
     def __init__(
-        self, path: str | Path, signature: Signature, busy_timeout_s: float = BUSY_TIMEOUT_S
+        self,
+        path: str | Path,
+        signature: Signature,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        first: tuple[str | None, str] = (None, ""),
     ) -> None:
+        """Of the file at ``path`` while it has that `signature_of`.
+
+        Args:
+            path: the database.
+            signature: see `signature_of`.
+            busy_timeout_s: how long to wait for who holds it.
+            first: a device and a problem, by their keys, that are asked about next.
+        """
         self._busy_timeout_s = busy_timeout_s
         self.path = path
         self.signature = signature
-        texts = self._read("SELECT json FROM devices ORDER BY key", {})
+        texts, rows = self._read(
+            ("SELECT json FROM devices ORDER BY key", {}), (TIMES_OF_QUERY, _wanted(*first))
+        )
         devices = [_device(row[0]) for row in texts]
         self.devices = {device.key: device for device in devices if device is not None}
+        self._first = first, rows
         self._leaders: dict[tuple[str, str | None], tuple[Leader, ...]] = {}
         self._speeds: dict[str, Speed] = {}
+
+    def winners(self, device_key: str, problem_key: str) -> tuple[Leader, ...]:
+        """Of one device and problem, those that `Leader.leads` is said of: all that are the fastest
+        of their families, or as fast. The other leaders, which `leaders` has too, won elsewhere.
+        """
+        if device_key not in self.devices:
+            return ()
+        first, rows = self._first
+        if first != (device_key, problem_key):
+            (rows,) = self._read((TIMES_OF_QUERY, _wanted(device_key, problem_key)))
+        return tuple(one for one in _leading(rows, self.devices[device_key]) if one.leads)
 
     def leaders(self, device_key: str, dtypes: str | None = None) -> tuple[Leader, ...]:
         """Of one device, the fastest first.
@@ -247,7 +274,7 @@ class Catalogue:
             return ()
         if (device_key, dtypes) not in self._leaders:
             device = self.devices[device_key]
-            rows = self._read(TIMES_QUERY, {"device": device_key, "dtypes": dtypes})
+            (rows,) = self._read((TIMES_QUERY, {"device": device_key, "dtypes": dtypes}))
             self._leaders[device_key, dtypes] = tuple(_leading(rows, device))
         return self._leaders[device_key, dtypes]
 
@@ -257,18 +284,18 @@ class Catalogue:
             rows: list[tuple[Any, ...]] = []
             for policy in (USUAL_POLICY, None) if device_key in self.devices else ():
                 wanted = {"device": device_key, "policy": policy}
-                rows = rows or self._read(FASTEST_QUERY, wanted)
+                rows = rows or self._read((FASTEST_QUERY, wanted))[0]
             known = [(bytes_, row[-1]) for row in rows if (bytes_ := _traffic_or_none(row[:-1]))]
             kind = self.devices[device_key].adapter_type if rows else ""
             self._speeds[device_key] = Speed.of(kind, known)
         return self._speeds[device_key]
 
-    def _read(self, query: str, values: dict[str, str | None]) -> list[tuple[Any, ...]]:
-        """The rows of a query. Again where the file was replaced or folded meanwhile."""
+    def _read(self, *queries: tuple[str, dict[str, str | None]]) -> list[list[tuple[Any, ...]]]:
+        """The rows of queries. Again where the file was replaced or folded meanwhile."""
         for attempt in range(_READS):
             before = signature_of(self.path)
             try:
-                rows = self._read_once(query, values)
+                rows = self._read_once(queries)
             except StoreError:
                 if attempt == _READS - 1 or signature_of(self.path) == before:
                     raise
@@ -277,7 +304,9 @@ class Catalogue:
                 break
         return rows
 
-    def _read_once(self, query: str, values: dict[str, str | None]) -> list[tuple[Any, ...]]:
+    def _read_once(
+        self, queries: tuple[tuple[str, dict[str, str | None]], ...]
+    ) -> list[list[tuple[Any, ...]]]:
         with (
             translated(self.path),
             closing(connect_read_only(self.path, self._busy_timeout_s)) as connection,
@@ -285,12 +314,16 @@ class Catalogue:
             connection.execute("BEGIN")
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
             if not tables:
-                return []  # made, and killed before the first table
+                return [[] for _ in queries]  # made, and killed before the first table
             if not {"meta", "measurements"} <= tables:
                 raise foreign(str(self.path))
             number = connection.execute("SELECT MAX(schema) FROM meta").fetchone()[0]
             require_schema(number, str(self.path))
-            return connection.execute(query, values).fetchall()
+            return [connection.execute(*each).fetchall() for each in queries]
+
+
+def _wanted(device_key: str | None, problem_key: str) -> dict[str, str | None]:
+    return {"device": device_key, "problem": problem_key}
 
 
 # One row that cannot be read, of another version of gemmtune or damaged, never hides the others;

@@ -40,10 +40,12 @@ _recorders: list[Record] = []
 """Those that are open, see `record`."""
 
 
-def _catalogue(path: str, signature: Signature) -> Catalogue:
+def _catalogue(
+    path: str, signature: Signature, first: tuple[str | None, str] = (None, "")
+) -> Catalogue:
     known = _catalogues.get(path)
     if known is None or known.signature != signature:
-        known = _catalogues[path] = Catalogue(path, signature)
+        known = _catalogues[path] = Catalogue(path, signature, first=first)
     return known
 
 
@@ -135,8 +137,9 @@ def _looked_up(key: tuple[Any, ...], path: str | Path | None) -> Lookup:
         _memo.clear()
     remembered = _answers.get((paths, signatures, key))
     if remembered is None:
+        first = (device.key if device_key is None and device else device_key, gemm.key)
         catalogues = tuple(
-            _catalogue(each, signature)
+            _catalogue(each, signature, first)
             for each, signature in zip(paths, signatures, strict=True)
             if signature is not None
         )

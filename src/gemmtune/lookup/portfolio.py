@@ -373,6 +373,12 @@ _kept: dict[tuple[str, str], tuple[tuple[Catalogue, ...], Portfolio]] = {}
 """By device and dtypes, with the catalogues that it comes from."""
 
 
+def is_kept(catalogues: tuple[Catalogue, ...], device_key: str, gemm: Gemm) -> bool:
+    """Whether `portfolio_of` has read all that it needs."""
+    kept = _kept.get((device_key, gemm.kind.partition(":")[0]))
+    return kept is not None and kept[0] == catalogues
+
+
 def portfolio_of(catalogues: tuple[Catalogue, ...], device_key: str, gemm: Gemm) -> Portfolio:
     """What they know of a device and problems with the dtypes of ``gemm``.
 
