@@ -73,6 +73,41 @@ GROUP BY m.problem_id
 """
 """The least time of each problem of a device, under one policy; NULL: under any."""
 
+LEARNED = 1
+"""What is kept in the table `learned` is read by code with the same number: it is raised when that
+begins to predict otherwise, or families to launch. A test holds what ships to it."""
+
+_LEARNED_NUMBERS = (
+    "tile_m, tile_n, each, held, more, least_fixed, least_byte, least_unit, longest_ns"
+)
+LEARNED_TABLE = f"""
+CREATE TABLE learned (device, dtypes, basis, number, family, config, generator_hash, policy,
+                      {_LEARNED_NUMBERS}, versions, times,
+                      PRIMARY KEY (device, dtypes, basis, number))
+"""
+"""What `gemmtune.lookup` learns from the rows of a device and of problems with such dtypes, config
+by config; see `lookup.learned`. Readers may do without."""
+LEARNED_QUERY = f"""
+SELECT family, config, generator_hash, policy, {_LEARNED_NUMBERS}, versions, times
+FROM learned WHERE device = :device AND dtypes = :dtypes AND basis = {LEARNED} ORDER BY number
+"""
+LEARNED_TRIGGERS = {
+    f"learned_{table}_{event}".lower(): f"""
+CREATE TRIGGER learned_{table}_{event} AFTER {event} ON {table} BEGIN DELETE FROM learned; END
+"""
+    for table, events in (
+        ("measurements", ("INSERT", "UPDATE", "DELETE")),
+        ("problems", ("UPDATE", "DELETE")),
+        ("devices", ("UPDATE", "DELETE")),
+    )
+    for event in events
+}
+"""By name, what has nothing learned outlive the rows that it comes from, whoever writes."""
+PROBLEMS_QUERY = """
+SELECT id, key, kind, m, n, k, batch, json FROM problems WHERE kind LIKE :dtypes || ':%'
+"""
+"""Every problem with such dtypes."""
+
 USUAL_POLICY = "2/cold/0.05s/7"
 """`Policy.key` of how results are timed unless one asks for something else; written out because
 importing the policy would cost a lookup more than all the rest."""

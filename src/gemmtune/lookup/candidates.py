@@ -144,7 +144,7 @@ class Search:
 
     def _candidates(self) -> Iterator[Candidate]:
         here = self._of(self.key or "")
-        exact = list(here.by_problem.get(self.gemm.key, ()))
+        exact = list(here.of_problem(self.gemm.key))
         exact.sort(key=_rank)  # else in their order
         yield from map(_exact, self._winners_first(exact))
         yield from self._ranked(

@@ -19,6 +19,9 @@ from gemmtune.lookup.predict import Speed, tiles
 from gemmtune.problem import Gemm, traffic_of
 from gemmtune.schema import (
     FASTEST_QUERY,
+    LEARNED_QUERY,
+    LEARNED_TRIGGERS,
+    PROBLEMS_QUERY,
     TIMES_OF_QUERY,
     TIMES_QUERY,
     USUAL_POLICY,
@@ -60,6 +63,16 @@ def signature_of(path: str | Path) -> Signature | None:
     except FileNotFoundError:
         return (main.st_mtime_ns, main.st_size, main.st_ino)
     return (main.st_mtime_ns, main.st_size, main.st_ino, log.st_mtime_ns, log.st_size)
+
+
+def is_unchecked(text: str) -> bool:
+    """Whether a config is compiled without bounds checks, by its JSON."""
+    return _UNCHECKED in text
+
+
+def checked(text: str) -> str:
+    """The JSON of the same config with bounds checks."""
+    return text.replace(_UNCHECKED, _CHECKED)
 
 
 class Shape(NamedTuple):
@@ -127,13 +140,13 @@ class Leader(NamedTuple):
     @property
     def unchecked(self) -> bool:
         """The config is compiled without bounds checks."""
-        return _UNCHECKED in self.text
+        return is_unchecked(self.text)
 
     def with_checks(self, needed: bool) -> Leader:
         """The same with bounds checks where they are needed."""
         if not (needed and self.unchecked):
             return self
-        return self._replace(text=self.text.replace(_UNCHECKED, _CHECKED))
+        return self._replace(text=checked(self.text))
 
     @property
     def then(self) -> Fingerprints:
@@ -278,6 +291,13 @@ class Catalogue:
             self._leaders[device_key, dtypes] = tuple(_leading(rows, device))
         return self._leaders[device_key, dtypes]
 
+    def learned(self, device_key: str, dtypes: str) -> tuple[list[tuple[Any, ...]], ...]:
+        """What the database keeps of what was learned from these rows, and the problems that it is
+        about, as `lookup.learned` reads them; nothing where it keeps nothing.
+        """
+        wanted: dict[str, str | None] = {"device": device_key, "dtypes": dtypes}
+        return tuple(self._read((LEARNED_QUERY, wanted), (PROBLEMS_QUERY, wanted)))
+
     def speed(self, device_key: str) -> Speed:
         """What the results of one device say of it as a whole."""
         if device_key not in self._speeds:
@@ -312,14 +332,19 @@ class Catalogue:
             closing(connect_read_only(self.path, self._busy_timeout_s)) as connection,
         ):
             connection.execute("BEGIN")
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            names = connection.execute("SELECT name FROM sqlite_master")
+            tables = {str(row[0]).lower() for row in names}
             if not tables:
                 return [[] for _ in queries]  # made, and killed before the first table
             if not {"meta", "measurements"} <= tables:
                 raise foreign(str(self.path))
             number = connection.execute("SELECT MAX(schema) FROM meta").fetchone()[0]
             require_schema(number, str(self.path))
-            return [connection.execute(*each).fetchall() for each in queries]
+            learned = {"learned", *LEARNED_TRIGGERS} <= tables
+            return [
+                connection.execute(*each).fetchall() if learned or each[0] != LEARNED_QUERY else []
+                for each in queries
+            ]
 
 
 def _wanted(device_key: str | None, problem_key: str) -> dict[str, str | None]:
