@@ -158,7 +158,9 @@ class Gemm:
         return ":".join([self.shape, self.kind, *strides])
 
     def _packed(self, operand: str) -> int:
-        return {"a": self.m * self.k, "b": self.k * self.n, "c": self.m * self.n}[operand]
+        if operand == "a":
+            return self.m * self.k
+        return (self.k if operand == "b" else self.m) * self.n
 
     def stride(self, operand: str) -> int:
         """Elements from one matrix of ``operand`` ("a", "b", "c") to the next of the batch."""
@@ -169,8 +171,8 @@ class Gemm:
         """Elements that ``operand`` ("a", "b", "c", "bias") spans in memory, gaps included."""
         if operand == "bias":
             return self.n if self.bias else 0
-        if self.batch == 0:
-            return 0
+        if self.batch <= 1:
+            return self._packed(operand) if self.batch else 0
         return (self.batch - 1) * self.stride(operand) + self._packed(operand)
 
     def size_bytes(self, operand: str) -> int:

@@ -246,15 +246,15 @@ def check_problem(gemm: Gemm, device: Device) -> tuple[str, ...]:
     dtypes = {gemm.a, gemm.b, gemm.c, gemm.acc}
     if "f16" in dtypes and not device.has("shader-f16"):
         reasons.append("the problem has f16 operands and the device lacks shader-f16")
-    largest = device.limits.storage_binding_bytes
+    largest = min(device.limits.storage_binding_bytes, device.limits.buffer_bytes)
     for operand in ("a", "b", "c", "bias"):
         size = gemm.size_bytes(operand)
-        if size > min(largest, device.limits.buffer_bytes):
+        if size > largest:
             reasons.append(
                 f"{operand} takes {size} bytes and one binding of this device holds "
-                f"{min(largest, device.limits.buffer_bytes)}; multiply it in parts of m or n"
+                f"{largest}; multiply it in parts of m or n"
             )
-        if gemm.elements(operand) >= 2**32:
+        if size >= 2**32 and gemm.elements(operand) >= 2**32:
             reasons.append(f"{operand} has {gemm.elements(operand)} elements, over 2^32 - 1")
     return tuple(reasons)
 

@@ -161,10 +161,9 @@ class Search:
 
     def _ranked(self, source: Source, portfolio: Portfolio, why: str) -> Iterator[Candidate]:
         """Of one device, by today's templates, usual policy and predicted time."""
-        hardware = (self.known or self.device).hardware_key
         for one in portfolio.ranked(self.gemm, self._lacks_checks):
             leader = one.leader
-            told = leader.device.hardware_key == hardware and one.far <= REACH
+            told = one.far <= REACH and _alike(leader.device, self.known or self.device)
             yield Candidate(
                 source=source,
                 leader=leader,
@@ -254,7 +253,7 @@ class Search:
 
     def _demotions(self, leader: Leader) -> tuple[str, ...]:
         now = Fingerprints(generator_hash=generator_hash(leader.family))
-        if self.known is not None and leader.device.hardware_key == self.known.hardware_key:
+        if self.known is not None and _alike(leader.device, self.known):
             now = now._replace(driver=self.known.driver)
         if self.versions is not None:
             now = now._replace(wgpu=self.versions.wgpu, compiler=self.versions.compiler)
@@ -342,6 +341,11 @@ def _rounding(gemm: Gemm) -> float:
     """Relative error that rounding alone explains, for kernels whose own was not measured."""
     units = {"f32": 2.0**-24, "f16": 2.0**-11}
     return units[gemm.c] + units[gemm.acc] * math.sqrt(max(gemm.k, 1))
+
+
+def _alike(one: Device, other: Device) -> bool:
+    """Whether they are the same hardware."""
+    return one is other or one.hardware_key == other.hardware_key
 
 
 def _device_distance(one: Device, other: Device) -> tuple[bool, bool, bool, float, float]:

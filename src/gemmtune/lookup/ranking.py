@@ -59,6 +59,8 @@ _Scored = tuple[float, float, int, float, Leader]
 _Waiting = tuple[float, list[int], tuple[list[float], ...]]
 """Configs that may still be the best: the least that their scores may be, their numbers, and how
 far what each was measured on is, where that has been asked for already."""
+_ROUNDING = 1e-6
+"""A distance may be that much less when it is `rounded`."""
 _BARELY = 1.0 - 1e-9
 """So much less is a bound than what it bounds, for they are rounded differently."""
 
@@ -175,7 +177,9 @@ class Question(NamedTuple):
 class Total:
     """What the measurements of one config predict, added up."""
 
-    __slots__ = ("far", "leader", "like", "logs", "longest_ns", "number", "trusted", "weights")
+    __slots__ = (
+        *("far", "leader", "like", "logs", "longest_ns", "needed", "number", "trusted", "weights"),
+    )
 
     def __init__(
         self,
@@ -204,7 +208,7 @@ class Total:
         self.logs = sum(map(mul, counts, map(math.log, times)))
         if needed:
             self.logs += math.log(CHECKS_COST) * total
-        self.number, self.longest_ns = number, one.longest_ns
+        self.number, self.longest_ns, self.needed = number, one.longest_ns, needed
         self.trusted = max(counts)
         nearest = counts.index(self.trusted)
         self.far, self.like = rounded(fars[nearest]), likes[nearest]
@@ -262,10 +266,10 @@ class Table:
         works = self._works_for(gemm)
         moved = map(add, self._fixed, map(mul, self._bytes, repeat(asked.traffic_bytes * _BARELY)))
         least = list(map(add, moved, map(mul, self._units, map(mul, works, repeat(_BARELY)))))
-        seen: set[tuple[str, str]] = set()
+        configs, seen = self._configs, set[tuple[str, str]]()
         for _, clusters in sorted(self._ranks.items()):
             waiting: list[_Waiting] = [
-                (least[each[0]] if len(each) == 1 else min([least[one] for one in each]), each, ())
+                (min([least[one] for one in each]) if len(each) > 1 else least[each[0]], each, ())
                 for each in clusters
             ]
             heapify(waiting)
@@ -274,10 +278,8 @@ class Table:
                 if not scored or (waiting and waiting[0][0] <= scored[0][0]):
                     bound, each, fars = heappop(waiting)
                     if not fars:
-                        fars = tuple(
-                            [aparts(asked.place, self._configs[one].places) for one in each]
-                        )
-                        bound *= PER_DOUBLING ** rounded(min(map(min, fars)))
+                        fars = tuple([aparts(asked.place, configs[one].places) for one in each])
+                        bound *= PER_DOUBLING ** (min(map(min, fars)) - _ROUNDING)
                         if waiting and waiting[0][0] < bound:
                             heappush(waiting, (bound, each, fars))
                             continue
@@ -293,26 +295,34 @@ class Table:
         """`Speed.work` of each, written out."""
         m, n, k, batch, at_once = gemm.m, gemm.n, gemm.k or 1, gemm.batch, self._speed.at_once
         ceil, rest = math.ceil, 1 - ROUNDED
-        there = [
-            (
-                waves
-                if (waves := each * (-(-m // tile_m) * -(-n // tile_n) * batch) / at_once)
-                > EVEN_FROM
-                else ROUNDED * ceil(waves) + rest * waves,
-                k / each,
-            )
+        waves = [
+            one
+            if (one := each * (-(-m // tile_m) * -(-n // tile_n) * batch) / at_once) > EVEN_FROM
+            else ROUNDED * ceil(one) + rest * one
             for tile_m, tile_n, each in self._dispatches
         ]
-        each = [(*there[number], held, more) for number, held, more in self._works]
+        depths = [k / each for _, _, each in self._dispatches]
         found = [
-            (waves / held if waves > held else 1.0) * (depth + more)
-            for waves, depth, held, more in each
+            (one / held if (one := waves[number]) > held else 1.0) * (depths[number] + more)
+            for number, held, more in self._works
         ]
         for number in self._alone:
-            one = self._configs[number]
-            workgroups = one.leaders[0].workgroups(gemm)
-            found[number] = self._speed.work(workgroups, max(gemm.k, 1), one.pace)
+            config = self._configs[number]
+            workgroups = config.leaders[0].workgroups(gemm)
+            found[number] = self._speed.work(workgroups, max(gemm.k, 1), config.pace)
         return found
+
+    def _total(
+        self,
+        number: int,
+        fars: list[float],
+        asked: Question,
+        works: list[float],
+        edges: Callable[[Leader], bool],
+    ) -> Total:
+        one = self._configs[number]
+        needed = one.unchecked and edges(one.leaders[0])
+        return Total(number, one, fars, asked, works[number], needed)
 
     def _totals(
         self,
@@ -323,14 +333,13 @@ class Table:
         edges: Callable[[Leader], bool],
     ) -> Iterable[Total]:
         """What the configs of a cluster predict, those together that are the same here."""
+        if len(cluster) == 1:
+            (number,), (apart,) = cluster, fars
+            return (self._total(number, apart, asked, works, edges),)
         found: dict[Name, Total] = {}
         for number, apart in zip(cluster, fars, strict=True):
-            one = self._configs[number]
-            needed = one.unchecked and edges(one.leaders[0])
-            total = Total(number, one, apart, asked, works[number], needed)
-            if len(cluster) == 1:
-                return (total,)
-            known = found.setdefault(one.names[needed], total)
+            total = self._total(number, apart, asked, works, edges)
+            known = found.setdefault(self._configs[number].names[total.needed], total)
             if known is not total:
                 known.add(total)
         return found.values()
