@@ -83,12 +83,16 @@ else:
             "__setstate__": _set_state,
             "__replace__": replace,
         }
-        methods = (_init(known, "__post_init__" in body), _repr(known), *_compared(known, order))
+        methods = (
+            *_written(known, "__post_init__" in body),
+            _repr(known),
+            *_compared(known, order),
+        )
         body |= {each.__name__: each for each in methods if each.__name__ not in cls.__dict__}
         return type(cls)(cls.__name__, cls.__bases__, body)
 
-    def _init(known, checked):
-        """Written out as text, or arguments would have no names."""
+    def _written(known, checked):
+        """Written out as text: arguments would have no names, and hashes take thrice the time."""
         lines = [f" _set(self, {name!r}, {name})" for name in known]
         lines += [" self.__post_init__()"] * checked
         given = {f"_{name}": each.default for name, each in known.items()}
@@ -98,11 +102,12 @@ else:
             for name, value in ((name, each.default) for name, each in known.items())
         )
         arguments = ", ".join(("*", *named)) if known else ""
+        compared = "".join(f"self.{name}, " for name, each in known.items() if each.compare)
         text = f"def __init__(self, {arguments}):\n" + "\n".join(lines or [" pass"])
-        exec(text, values)
+        exec(f"{text}\ndef __hash__(self):\n return hash(({compared}))", values)
         made = values["__init__"]
         made.__annotations__ = {name: each.type for name, each in known.items()} | {"return": None}
-        return made
+        return made, values["__hash__"]
 
     def _repr(known):
         names = tuple(name for name, each in known.items() if each.repr)
@@ -122,9 +127,6 @@ else:
                 return True
             return values(self) == values(other) if type(self) is type(other) else NotImplemented
 
-        def __hash__(self):  # noqa: N807
-            return hash(values(self))
-
         def __lt__(self, other):  # noqa: N807
             return values(self) < values(other) if type(self) is type(other) else NotImplemented
 
@@ -137,7 +139,7 @@ else:
         def __ge__(self, other):  # noqa: N807
             return values(self) >= values(other) if type(self) is type(other) else NotImplemented
 
-        return (__eq__, __hash__, *((__lt__, __le__, __gt__, __ge__) if order else ()))
+        return (__eq__, *((__lt__, __le__, __gt__, __ge__) if order else ()))
 
     def _frozen(self, name, *_):  # noqa: ARG001
         from dataclasses import FrozenInstanceError
