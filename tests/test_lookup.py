@@ -517,6 +517,69 @@ def test_every_answer_is_legal(assorted: Path, gemm: Gemm, device: Device | None
     assert device is None or found.device == device
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    gemm=st.sampled_from((GEMM, HALF, size(7, 9, 1), size(4096, 4096, 4096, 3))),
+    device=st.sampled_from((SMALL, replace(H100, driver="1"), replace(LAVAPIPE, driver="1"))),
+    deterministic=st.booleans(),
+    max_rel_err=st.sampled_from((None, 1e-3, 1e-9)),
+)
+def test_what_the_results_of_a_problem_tell_alone_is_what_all_tell(
+    assorted: Path,
+    gemm: Gemm,
+    device: Device,
+    deterministic: bool,
+    max_rel_err: float | None,
+) -> None:
+    if FAMILIES["naive"].supported(gemm, device):
+        return
+    catalogue = Catalogue(assorted, signature_of(assorted) or ())
+    search = Search(
+        (catalogue,),
+        gemm,
+        device.key,
+        device,
+        None,
+        deterministic=deterministic,
+        max_rel_err=max_rel_err,
+    )
+    alone = search._at_once(tuple)
+    assert alone in (None, next(search._answers(), None))
+
+
+def test_a_tuned_problem_is_answered_from_its_own_results(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(store, 100.0, config_of(1))
+    add(store, 100.3, config_of(9))
+    add(store, 300.0, config_of(2), gemm=size(128))
+    read: list[str] = []
+    real = Catalogue.leaders
+
+    def leaders(self: Catalogue, device_key: str, dtypes: str | None = None) -> object:
+        read.append(device_key)
+        return real(self, device_key, dtypes)
+
+    monkeypatch.setattr(Catalogue, "leaders", leaders)
+    found = lookup(GEMM, DEVICE.key, path=path)
+    assert (found.source, found.config, read) == ("exact", config_of(1), [])
+    assert [one.config for one in found.alternatives][:2] == [config_of(9), config_of(2)]
+    assert set(read) == {DEVICE.key}
+
+
+def test_a_fastest_result_that_cannot_be_read_leaves_the_answer_to_all(
+    store: Store, path: Path
+) -> None:
+    add(store, 200.0, config_of(1))
+    add(store, 100.0, config_of(1), gemm=size(128))
+    bad = add(store, 150.0, config_of(2))
+    edit(path, "UPDATE measurements SET config = '{' WHERE id = ?", bad)
+    catalogue = Catalogue(path, signature_of(path) or ())
+    search = Search((catalogue,), GEMM, DEVICE.key, None, None)
+    assert search._at_once(tuple) is None
+    assert search.answer().config == config_of(1)
+
+
 # Databases
 
 
