@@ -47,6 +47,7 @@ from gemmtune.lookup import (
 )
 from gemmtune.lookup.candidates import Search
 from gemmtune.lookup.catalogue import Catalogue, signature_of
+from gemmtune.lookup.portfolio import MOST_ALONE
 from gemmtune.lookup.predict import LAUNCH_NS, Dispatch, Parts, Speed
 from gemmtune.problem import Gemm
 from gemmtune.schema import SCHEMA, USUAL_POLICY
@@ -565,6 +566,25 @@ def test_a_tuned_problem_is_answered_from_its_own_results(
     assert (found.source, found.config, read) == ("exact", config_of(1), [])
     assert [one.config for one in found.alternatives][:2] == [config_of(9), config_of(2)]
     assert set(read) == {DEVICE.key}
+
+
+def test_all_is_read_once_many_tuned_problems_were_asked_for(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for m in range(1, 31):
+        add(store, 100.0 + m, config_of(m), gemm=size(m))
+    read: list[str] = []
+    real = Catalogue._read
+
+    def counted(self: Catalogue, *queries: tuple[str, dict[str, str | None]]) -> object:
+        read.append(queries[0][0])
+        return real(self, *queries)
+
+    monkeypatch.setattr(Catalogue, "_read", counted)
+    found = [lookup(size(m), DEVICE.key, path=path) for m in range(1, 31)]
+    assert [one.time_ns for one in found] == [100.0 + m for m in range(1, 31)]
+    assert all(one.source == "exact" for one in found)
+    assert len(read) <= MOST_ALONE + 3
 
 
 def test_a_fastest_result_that_cannot_be_read_leaves_the_answer_to_all(

@@ -13,7 +13,7 @@ from gemmtune.kernels.base import check_problem
 from gemmtune.light import NamedTuple, replace
 from gemmtune.lookup.answer import Lookup
 from gemmtune.lookup.catalogue import Catalogue, Leader
-from gemmtune.lookup.portfolio import Portfolio, is_kept, portfolio_of
+from gemmtune.lookup.portfolio import Portfolio, asks_alone, portfolio_of
 from gemmtune.problem import Gemm
 from gemmtune.schema import Fingerprints
 from gemmtune.ties import tied
@@ -106,10 +106,10 @@ class Search:
         return first
 
     def _at_once(self, others: Callable[[], tuple[Lookup, ...]]) -> Lookup | None:
-        """The first of the answers, of a process that has read nothing yet, where the results of
+        """The first of the answers, of a process that has not read all results yet, where those of
         this very problem are enough to tell: none that was the fastest is not legal here.
         """
-        if self.key is None or is_kept(self.catalogues, self.key, self.gemm):
+        if self.key is None or not asks_alone(self.catalogues, self.key, self.gemm):
             return None
         exact = [one for each in self.catalogues for one in each.winners(self.key, self.gemm.key)]
         best = min(map(_rank, exact), default=None)

@@ -262,6 +262,8 @@ class Catalogue:
         devices = [_device(row[0]) for row in texts]
         self.devices = {device.key: device for device in devices if device is not None}
         self._first = first, rows
+        self.asked = 0
+        """How often `winners` were."""
         self._leaders: dict[tuple[str, str | None], tuple[Leader, ...]] = {}
         self._speeds: dict[str, Speed] = {}
 
@@ -271,6 +273,7 @@ class Catalogue:
         """
         if device_key not in self.devices:
             return ()
+        self.asked += 1
         first, rows = self._first
         if first != (device_key, problem_key):
             (rows,) = self._read((TIMES_OF_QUERY, _wanted(device_key, problem_key)))

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
+MOST_ALONE = 8
+"""So many problems of a database are asked about alone before all of its results are read."""
+
+
 class _Alike:
     """The results with operands of the same dtypes."""
 
@@ -94,6 +98,11 @@ class Portfolio:
             found[leader.key].append(leader)
         return dict(found)
 
+    def asks_alone(self, key: str) -> bool:
+        """Whether there may be results of a problem, and not all have been read."""
+        learned = self._learned
+        return learned is not None and key in learned.problems and "_by_problem" not in vars(self)
+
     def of_problem(self, key: str) -> list[Leader]:
         """The measurements of a problem, by `Gemm.key`, in their order."""
         if self._learned is not None and key not in self._learned.problems:
@@ -115,10 +124,14 @@ _kept: dict[tuple[str, str], tuple[tuple[Catalogue, ...], Portfolio]] = {}
 """By device and dtypes, with the catalogues that it comes from."""
 
 
-def is_kept(catalogues: tuple[Catalogue, ...], device_key: str, gemm: Gemm) -> bool:
-    """Whether `portfolio_of` has read all that it needs."""
+def asks_alone(catalogues: tuple[Catalogue, ...], device_key: str, gemm: Gemm) -> bool:
+    """Whether the results of one problem are to be asked for alone: it may have some, not all have
+    been read, and reading these takes longer than what was asked for so far.
+    """
+    if any(each.asked >= MOST_ALONE for each in catalogues):
+        return False
     kept = _kept.get((device_key, gemm.kind.partition(":")[0]))
-    return kept is not None and kept[0] == catalogues
+    return kept is None or kept[0] != catalogues or kept[1].asks_alone(gemm.key)
 
 
 def portfolio_of(catalogues: tuple[Catalogue, ...], device_key: str, gemm: Gemm) -> Portfolio:
