@@ -278,8 +278,12 @@ class Table:
                 if not scored or (waiting and waiting[0][0] <= scored[0][0]):
                     bound, each, fars = heappop(waiting)
                     if not fars:
-                        fars = tuple([aparts(asked.place, configs[one].places) for one in each])
-                        bound *= PER_DOUBLING ** (min(map(min, fars)) - _ROUNDING)
+                        if len(each) == 1:  # as most
+                            fars = (aparts(asked.place, configs[each[0]].places),)
+                            bound *= PER_DOUBLING ** (min(fars[0]) - _ROUNDING)
+                        else:
+                            fars = tuple([aparts(asked.place, configs[one].places) for one in each])
+                            bound *= PER_DOUBLING ** (min(map(min, fars)) - _ROUNDING)
                         if waiting and waiting[0][0] < bound:
                             heappush(waiting, (bound, each, fars))
                             continue
