@@ -163,6 +163,7 @@ class Tuned:
         catalogue._leaders = {(self.device_key, dtypes): tuple(known)}
         adapter = catalogue.devices[self.device_key].adapter_type
         seen = ((one.gemm.traffic_bytes, one.time_ns) for one in known)
+        catalogue.learned = lambda *_: ([], [])  # what is kept is of all results
         catalogue._speeds = {self.device_key: Speed.of(adapter, seen)}
         search = Search((catalogue,), gemm, self.device_key, None, None)
         found = [(one.family, one.config) for one in search._answers()]

@@ -16,8 +16,9 @@ from gemmtune import Gemm
 from gemmtune.device import Device
 from gemmtune.kernels import FAMILIES
 from gemmtune.lookup.catalogue import Leader
-from gemmtune.lookup.portfolio import _Alike, _Measured
+from gemmtune.lookup.portfolio import _Alike
 from gemmtune.lookup.predict import Speed
+from gemmtune.lookup.ranking import Measured, Table
 
 
 class Rule:
@@ -31,11 +32,6 @@ class Rule:
         self._by_config: dict[Text, list[Leader]] = defaultdict(list)
         for one in self._leaders:
             self._by_config[one.family, one.text].append(one)
-        # The same numbers that `_Alike` gives them.
-        firsts = {one.key: one for one in self._leaders}
-        self._problems = {
-            key: (number, one.traffic_bytes) for number, (key, one) in enumerate(firsts.items())
-        }
         self._known: dict[str, set[Text]] = defaultdict(set)
         for text, rows in self._by_config.items():
             for one in rows:
@@ -71,14 +67,15 @@ class Rule:
         less = copy(self._alike)
         # What the copy would read of these families, with one problem less.
         families = tuple(each for each in less._by_family if FAMILIES.may(each, gemm))
-        less._configs = {families: list(self._without(gemm.key, families))}
+        configs = list(self._without(gemm.key, families))
+        less._tables = {families: Table(configs, self._speed, less._kinds)}
         return self._legal(less, gemm)
 
     def _speed_without(self, key: str) -> Speed:
         seen = (result for one, result in self._fastest.items() if one != key)
         return Speed.of(self._device.adapter_type, seen)
 
-    def _without(self, key: str, families: tuple[str, ...]) -> Iterator[_Measured]:
+    def _without(self, key: str, families: tuple[str, ...]) -> Iterator[Measured]:
         """Every config of these families, with no time of that problem."""
         here = self._known.get(key, set())
         for text, measured in self._measured.items():
@@ -88,7 +85,7 @@ class Rule:
                 yield measured
             elif self._leads[text] - {key}:
                 rest = [one for one in self._by_config[text] if one.key != key]
-                yield _Measured(rest, self._problems, self._speed)
+                yield Measured(rest, self._alike._problems, self._speed)
 
     def _legal(self, alike: _Alike, gemm: Gemm) -> Iterator[Text]:
         def edges(leader: Leader) -> bool:

@@ -14,7 +14,7 @@ import os
 import shutil
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,15 @@ from choices import TIMED_ONLY, catalogue_of, merged, unpacked
 
 from gemmtune.kernels import FAMILIES
 from gemmtune.lookup.catalogue import Leader
-from gemmtune.schema import USUAL_POLICY, read_only_uri
+from gemmtune.lookup.learned import rows_of
+from gemmtune.lookup.portfolio import _Alike
+from gemmtune.schema import (
+    LEARNED,
+    LEARNED_TABLE,
+    LEARNED_TRIGGERS,
+    USUAL_POLICY,
+    read_only_uri,
+)
 from gemmtune.store import Store
 from gemmtune.store.tables import claim_of
 from gemmtune.ties import TIE
@@ -184,7 +192,7 @@ def whole(paths: list[Path], folder: Path) -> Path:
 
 def ship(source: Path, numbers: Collection[int], output: Path) -> None:
     """Writes a database of these measurements, oldest first, and what is known of their devices."""
-    _write(source, numbers, output, CLAIM, "finished_at, uuid")
+    _write(source, numbers, output, CLAIM, "finished_at, uuid", learn)
 
 
 def keep(source: Path, numbers: Collection[int], output: Path) -> None:
@@ -194,12 +202,35 @@ def keep(source: Path, numbers: Collection[int], output: Path) -> None:
     _write(source, numbers, output, TRIM, "family, config_key, problem_id, time_ns, uuid")
 
 
+def learn(path: Path) -> None:
+    """Keeps in a database what lookups learn of its results, so that they need not again."""
+    catalogue = catalogue_of(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("BEGIN")
+        connection.execute("DROP TABLE IF EXISTS learned")
+        connection.execute(LEARNED_TABLE)
+        for name, trigger in LEARNED_TRIGGERS.items():
+            connection.execute(f"DROP TRIGGER IF EXISTS {name}")
+            connection.execute(trigger)
+        numbers = dict(connection.execute("SELECT key, id FROM problems"))
+        for device in sorted(catalogue.devices):
+            leaders = catalogue.leaders(device)
+            for dtypes in sorted({one.kind.partition(":")[0] for one in leaders}):
+                alike = _Alike(list(catalogue.leaders(device, dtypes)), catalogue.speed(device))
+                for number, row in enumerate(rows_of(alike.configs(), numbers)):
+                    values = (device, dtypes, LEARNED, number, *row)
+                    marks = ", ".join("?" * len(values))
+                    connection.execute(f"INSERT INTO learned VALUES ({marks})", values)
+        connection.commit()
+
+
 def _write(
     source: Path,
     numbers: Collection[int],
     output: Path,
     change: str,
     order: str,
+    finish: Callable[[Path], None] = lambda _: None,
 ) -> None:
     """Puts a whole file under ``output`` or leaves what is there: it is made elsewhere first."""
     if Path(f"{output}-wal").exists():
@@ -229,6 +260,7 @@ def _write(
             # Complete in one file, as `Store.compact` leaves it.
             connection.execute("PRAGMA journal_mode = DELETE")
             connection.execute("VACUUM")
+        finish(made)
         if output.suffix == ".xz":
             packed = Path(folder) / "made.db.xz"
             packed.write_bytes(lzma.compress(made.read_bytes(), preset=9 | lzma.PRESET_EXTREME))

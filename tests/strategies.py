@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from gemmtune.device import Device, Fragment, Limits
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
-from gemmtune.problem import ACTIVATIONS, DTYPES, MATHS, Dtype, Gemm, Math
+from gemmtune.literals import Dtype, Math
+from gemmtune.problem import ACTIVATIONS, DTYPES, MATHS, Gemm
 
 LEAST = Device(features=("shader-f16",))
 """The least limits of WebGPU, plus f16."""

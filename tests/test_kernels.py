@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from gemmtune import light
 from gemmtune.device import Device, Fragment, Limits
 from gemmtune.errors import ConfigError
 from gemmtune.kernels import FAMILIES
@@ -126,7 +127,7 @@ def test_configs_survive_json(family, data):
     assert config == type(config).from_json(config.to_json())
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@light.dataclass(frozen=True, slots=True, kw_only=True)
 class Grown(Config):
     """A config of a family that got a second knob later."""
 

@@ -47,6 +47,7 @@ from gemmtune.lookup import (
 )
 from gemmtune.lookup.candidates import Search
 from gemmtune.lookup.catalogue import Catalogue, signature_of
+from gemmtune.lookup.portfolio import MOST_ALONE
 from gemmtune.lookup.predict import LAUNCH_NS, Dispatch, Parts, Speed
 from gemmtune.problem import Gemm
 from gemmtune.schema import SCHEMA, USUAL_POLICY
@@ -515,6 +516,88 @@ def test_every_answer_is_legal(assorted: Path, gemm: Gemm, device: Device | None
     assert FAMILIES[found.family].check(found.config, gemm, found.device) == ()
     assert found.launches == FAMILIES[found.family].launch(found.config, gemm)
     assert device is None or found.device == device
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    gemm=st.sampled_from((GEMM, HALF, size(7, 9, 1), size(4096, 4096, 4096, 3))),
+    device=st.sampled_from((SMALL, replace(H100, driver="1"), replace(LAVAPIPE, driver="1"))),
+    deterministic=st.booleans(),
+    max_rel_err=st.sampled_from((None, 1e-3, 1e-9)),
+)
+def test_what_the_results_of_a_problem_tell_alone_is_what_all_tell(
+    assorted: Path,
+    gemm: Gemm,
+    device: Device,
+    deterministic: bool,
+    max_rel_err: float | None,
+) -> None:
+    if FAMILIES["naive"].supported(gemm, device):
+        return
+    catalogue = Catalogue(assorted, signature_of(assorted) or ())
+    search = Search(
+        (catalogue,),
+        gemm,
+        device.key,
+        device,
+        None,
+        deterministic=deterministic,
+        max_rel_err=max_rel_err,
+    )
+    alone = search._at_once(tuple)
+    assert alone in (None, next(search._answers(), None))
+
+
+def test_a_tuned_problem_is_answered_from_its_own_results(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(store, 100.0, config_of(1))
+    add(store, 100.3, config_of(9))
+    add(store, 300.0, config_of(2), gemm=size(128))
+    read: list[str] = []
+    real = Catalogue.leaders
+
+    def leaders(self: Catalogue, device_key: str, dtypes: str | None = None) -> object:
+        read.append(device_key)
+        return real(self, device_key, dtypes)
+
+    monkeypatch.setattr(Catalogue, "leaders", leaders)
+    found = lookup(GEMM, DEVICE.key, path=path)
+    assert (found.source, found.config, read) == ("exact", config_of(1), [])
+    assert [one.config for one in found.alternatives][:2] == [config_of(9), config_of(2)]
+    assert set(read) == {DEVICE.key}
+
+
+def test_all_is_read_once_many_tuned_problems_were_asked_for(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for m in range(1, 31):
+        add(store, 100.0 + m, config_of(m), gemm=size(m))
+    read: list[str] = []
+    real = Catalogue._read
+
+    def counted(self: Catalogue, *queries: tuple[str, dict[str, str | None]]) -> object:
+        read.append(queries[0][0])
+        return real(self, *queries)
+
+    monkeypatch.setattr(Catalogue, "_read", counted)
+    found = [lookup(size(m), DEVICE.key, path=path) for m in range(1, 31)]
+    assert [one.time_ns for one in found] == [100.0 + m for m in range(1, 31)]
+    assert all(one.source == "exact" for one in found)
+    assert len(read) <= MOST_ALONE + 3
+
+
+def test_a_fastest_result_that_cannot_be_read_leaves_the_answer_to_all(
+    store: Store, path: Path
+) -> None:
+    add(store, 200.0, config_of(1))
+    add(store, 100.0, config_of(1), gemm=size(128))
+    bad = add(store, 150.0, config_of(2))
+    edit(path, "UPDATE measurements SET config = '{' WHERE id = ?", bad)
+    catalogue = Catalogue(path, signature_of(path) or ())
+    search = Search((catalogue,), GEMM, DEVICE.key, None, None)
+    assert search._at_once(tuple) is None
+    assert search.answer().config == config_of(1)
 
 
 # Databases

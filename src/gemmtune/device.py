@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
-from typing import Any
+
+from gemmtune.light import dataclass, fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,7 @@ class Fragment:
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
-        return asdict(self)
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Fragment:
@@ -74,7 +77,7 @@ class Device:
     """discrete, integrated, cpu or unknown."""
     features: tuple[str, ...] = ()
     """WebGPU feature names, sorted, e.g. shader-f16, subgroup, timestamp-query."""
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
     """What the adapter allows."""
     subgroup_size: int = 0
     """Measured by a kernel; 0: not known, or no subgroups."""
@@ -142,6 +145,10 @@ class Device:
         )
 
 
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.")
+
+
 @lru_cache(maxsize=256)
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "unknown"
+    plain = "".join(one if one in _PLAIN else " " for one in text.lower())
+    return "-".join(plain.split()).strip("-") or "unknown"

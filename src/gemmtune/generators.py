@@ -5,16 +5,18 @@ Lookups ask for it in a process that has just begun, so this imports as little a
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from functools import cache
 from importlib import import_module
-from typing import Any
 
 from gemmtune._data import data_file
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import GENERATION
+from gemmtune.light import loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 @cache
@@ -24,7 +26,7 @@ def generator_hash(family: str) -> str:
     It is `source_hash`, unless templates/generators.json knows those very sources for ones that
     render what earlier ones did: then it is the earlier ones' hash. A test keeps that file true.
     """
-    known = json.loads(_text("generators.json"))
+    known = loads(_text("generators.json"))
     source = source_hash(family)
     entry = known.get(family, {})
     return str(entry["generator"]) if entry.get("source") == source else source
@@ -49,7 +51,8 @@ def source_hash(family: str) -> str:
             seen.add(name)
             text = _text(name)
             digest.update(text.encode())
-            waiting += re.findall(r'import "([^"]+)"', text)
+            # Each `import "lib/gemm.wgsl.j2"` of it.
+            waiting += [rest.partition('"')[0] for rest in text.split('import "')[1:]]
     return str(digest.hexdigest()[:12])
 
 

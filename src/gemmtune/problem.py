@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, Literal, get_args
 
 from gemmtune.errors import ProblemError
+from gemmtune.light import dataclass, fields
 
-Dtype = Literal["f32", "f16"]
-Activation = Literal["none", "relu", "gelu", "silu"]
-Math = Literal["ieee", "f16x3"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-DTYPES: tuple[Dtype, ...] = get_args(Dtype)
-ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
-MATHS: tuple[Math, ...] = get_args(Math)
+    from gemmtune.literals import Activation, Dtype, Math
+
+DTYPES: tuple[Dtype, ...] = ("f32", "f16")
+ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "gelu", "silu")
+MATHS: tuple[Math, ...] = ("ieee", "f16x3")
 SIZEOF: dict[str, int] = {"f32": 4, "f16": 2}
 """Bytes of one element."""
 
@@ -112,6 +112,8 @@ class Gemm:
         Raises:
             ProblemError: the text is not three or four sizes.
         """
+        import re
+
         if not re.fullmatch(r"\d+(x\d+){2,3}", shape.strip().lower()):
             raise ProblemError(f"shape {shape!r} is not MxNxK or MxNxKxBATCH, e.g. 512x4096x4096")
         m, n, k, *batch = (int(part) for part in shape.strip().lower().split("x"))
@@ -156,7 +158,9 @@ class Gemm:
         return ":".join([self.shape, self.kind, *strides])
 
     def _packed(self, operand: str) -> int:
-        return {"a": self.m * self.k, "b": self.k * self.n, "c": self.m * self.n}[operand]
+        if operand == "a":
+            return self.m * self.k
+        return (self.k if operand == "b" else self.m) * self.n
 
     def stride(self, operand: str) -> int:
         """Elements from one matrix of ``operand`` ("a", "b", "c") to the next of the batch."""
@@ -167,8 +171,8 @@ class Gemm:
         """Elements that ``operand`` ("a", "b", "c", "bias") spans in memory, gaps included."""
         if operand == "bias":
             return self.n if self.bias else 0
-        if self.batch == 0:
-            return 0
+        if self.batch <= 1:
+            return self._packed(operand) if self.batch else 0
         return (self.batch - 1) * self.stride(operand) + self._packed(operand)
 
     def size_bytes(self, operand: str) -> int:

@@ -5,12 +5,9 @@ Knows SQLite through the standard library only; tables and writing are the store
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
 
 from gemmtune.errors import (
     ConfigError,
@@ -23,8 +20,11 @@ from gemmtune.errors import (
 )
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
+from gemmtune.light import NamedTuple, loads
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SCHEMA = 2
@@ -51,15 +51,18 @@ WHERE place = 1
 """The fastest verified measurement of each problem on each device under each measurement policy,
 for times under different ones do not compare; ties break one way only."""
 
-TIMES_QUERY = """
+_TIMES = """
 SELECT p.key, p.kind, p.m, p.n, p.k, p.batch, p.json, m.family, m.config, m.time_ns,
        m.max_rel_error, m.driver, m.backend, m.wgpu, m.compiler, m.generator_hash, m.policy
 FROM measurements m JOIN problems p ON p.id = m.problem_id
 WHERE m.status = 'ok' AND m.device_id = (SELECT id FROM devices WHERE key = :device)
-  AND (:dtypes IS NULL OR p.kind LIKE :dtypes || ':%') AND typeof(m.time_ns) = 'real'
+  AND {which} AND typeof(m.time_ns) = 'real'
 ORDER BY m.time_ns, m.family, m.config_key, m.uuid
 """
+TIMES_QUERY = _TIMES.format(which="(:dtypes IS NULL OR p.kind LIKE :dtypes || ':%')")
 """Every time of one device, of problems with such dtypes, NULL for all; the fastest first."""
+TIMES_OF_QUERY = _TIMES.format(which="p.key = :problem")
+"""The same of one problem."""
 
 FASTEST_QUERY = """
 SELECT p.kind, p.m, p.n, p.k, p.batch, p.json, MIN(m.time_ns)
@@ -69,6 +72,41 @@ WHERE m.status = 'ok' AND m.device_id = (SELECT id FROM devices WHERE key = :dev
 GROUP BY m.problem_id
 """
 """The least time of each problem of a device, under one policy; NULL: under any."""
+
+LEARNED = 1
+"""What is kept in the table `learned` is read by code with the same number: it is raised when that
+begins to predict otherwise, or families to launch. A test holds what ships to it."""
+
+_LEARNED_NUMBERS = (
+    "tile_m, tile_n, each, held, more, least_fixed, least_byte, least_unit, longest_ns"
+)
+LEARNED_TABLE = f"""
+CREATE TABLE learned (device, dtypes, basis, number, family, config, generator_hash, policy,
+                      {_LEARNED_NUMBERS}, versions, times,
+                      PRIMARY KEY (device, dtypes, basis, number))
+"""
+"""What `gemmtune.lookup` learns from the rows of a device and of problems with such dtypes, config
+by config; see `lookup.learned`. Readers may do without."""
+LEARNED_QUERY = f"""
+SELECT family, config, generator_hash, policy, {_LEARNED_NUMBERS}, versions, times
+FROM learned WHERE device = :device AND dtypes = :dtypes AND basis = {LEARNED} ORDER BY number
+"""
+LEARNED_TRIGGERS = {
+    f"learned_{table}_{event}".lower(): f"""
+CREATE TRIGGER learned_{table}_{event} AFTER {event} ON {table} BEGIN DELETE FROM learned; END
+"""
+    for table, events in (
+        ("measurements", ("INSERT", "UPDATE", "DELETE")),
+        ("problems", ("UPDATE", "DELETE")),
+        ("devices", ("UPDATE", "DELETE")),
+    )
+    for event in events
+}
+"""By name, what has nothing learned outlive the rows that it comes from, whoever writes."""
+PROBLEMS_QUERY = """
+SELECT id, key, kind, m, n, k, batch, json FROM problems WHERE kind LIKE :dtypes || ':%'
+"""
+"""Every problem with such dtypes."""
 
 USUAL_POLICY = "2/cold/0.05s/7"
 """`Policy.key` of how results are timed unless one asks for something else; written out because
@@ -122,7 +160,7 @@ def parse_config(family: str, text: str) -> Config:
     if family not in FAMILIES:
         raise ConfigError(f"no family {family!r}; this gemmtune has {', '.join(FAMILIES)}")
     try:
-        data = json.loads(text)
+        data = loads(text)
     except ValueError as error:
         raise ConfigError(f"a config of {family} is not JSON: {error}") from error
     if not isinstance(data, dict):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gemmtune.errors import ProblemError, UsageError
-from gemmtune.problem import ACTIVATIONS, DTYPES, MATHS, Dtype, Gemm
+from gemmtune.literals import Dtype
+from gemmtune.problem import ACTIVATIONS, DTYPES, MATHS, Gemm
 
 Dtypes = tuple[Dtype, Dtype, Dtype, Dtype]
 """Of a, b, c and the sums."""

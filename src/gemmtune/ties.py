@@ -5,12 +5,18 @@ Times that differ by less than a clock can tell are a tie; the config that takes
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
-
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.problem import Gemm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol, TypeVar
+
+    T = TypeVar("T", bound="Timed")
+else:
+    Protocol = object
 
 TIE = 0.005
 """Medians this close, relative to the fastest, are tied: interleaved ones repeat no better."""
@@ -30,9 +36,6 @@ class Timed(Protocol):
     @property
     def time_ns(self) -> float | None:
         """Its time; None: it has none."""
-
-
-T = TypeVar("T", bound=Timed)
 
 
 def tied(entries: Iterable[T], gemm: Gemm) -> list[T]:

@@ -15,7 +15,8 @@ from gemmtune.errors import OperandError
 from gemmtune.gpu.context import context_of
 from gemmtune.gpu.devices import request_device, translated
 from gemmtune.gpu.plans import LEAST_BYTES, Plan, plan
-from gemmtune.problem import Activation, Dtype, Gemm
+from gemmtune.literals import Activation, Dtype
+from gemmtune.problem import Gemm
 
 Array = npt.NDArray[Any]
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 
 from gemmtune.kernels.base import Family
 from gemmtune.problem import Gemm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _FOR: dict[str, Callable[[Gemm], bool]] = {
     "naive": lambda _: True,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from gemmtune.device import Device
 from gemmtune.errors import ConfigError
+from gemmtune.light import NamedTuple, dataclass, field, fields
 from gemmtune.problem import Gemm
 
-Dims = Literal["static", "dynamic"]
-"""static: m, n, k are constants of the kernel; dynamic: one kernel for every size."""
-DIMS: tuple[Dims, ...] = get_args(Dims)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any, Protocol
+
+    from gemmtune.literals import Dims
+else:
+    Protocol = object
+
+DIMS: tuple[Dims, ...] = ("static", "dynamic")
 
 TOO_SMALL = "every size must be at least 1"
 """A reason of `Family.check`; where it holds, nothing else about the config can be computed."""
@@ -41,7 +45,8 @@ class Config:
         left_out = {
             f.name for f in fields(self) if f.metadata and getattr(self, f.name) == f.default
         }
-        return {name: v for name, v in sorted(asdict(self).items()) if name not in left_out}
+        names = sorted(f.name for f in fields(self) if f.name not in left_out)
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Any:
@@ -224,6 +229,8 @@ def pack_params(gemm: Gemm, first_workgroup: int = 0, workgroups: int | None = N
     """
     last = 0xFFFFFFFF if workgroups is None else first_workgroup + workgroups
     strides = (gemm.stride("a"), gemm.stride("b"), gemm.stride("c"))
+    import struct
+
     return struct.pack(
         "<9I2f4x",
         *(gemm.m, gemm.n, gemm.k, gemm.batch),
@@ -239,15 +246,15 @@ def check_problem(gemm: Gemm, device: Device) -> tuple[str, ...]:
     dtypes = {gemm.a, gemm.b, gemm.c, gemm.acc}
     if "f16" in dtypes and not device.has("shader-f16"):
         reasons.append("the problem has f16 operands and the device lacks shader-f16")
-    largest = device.limits.storage_binding_bytes
+    largest = min(device.limits.storage_binding_bytes, device.limits.buffer_bytes)
     for operand in ("a", "b", "c", "bias"):
         size = gemm.size_bytes(operand)
-        if size > min(largest, device.limits.buffer_bytes):
+        if size > largest:
             reasons.append(
                 f"{operand} takes {size} bytes and one binding of this device holds "
-                f"{min(largest, device.limits.buffer_bytes)}; multiply it in parts of m or n"
+                f"{largest}; multiply it in parts of m or n"
             )
-        if gemm.elements(operand) >= 2**32:
+        if size >= 2**32 and gemm.elements(operand) >= 2**32:
             reasons.append(f"{operand} has {gemm.elements(operand)} elements, over 2^32 - 1")
     return tuple(reasons)
 

@@ -7,34 +7,31 @@ drivers compile sizes that they do not support and return wrong results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from itertools import islice, product
-from typing import Any
 
 from gemmtune.device import Device, Fragment
 from gemmtune.kernels.base import (
     TOO_SMALL,
-    Dims,
     Family,
     Launch,
     ceil_div,
     check_launch,
     check_problem,
 )
-from gemmtune.kernels.coopmat_config import (
-    HOLDS,
-    ORDERS,
-    SOURCES,
-    VECTOR,
-    CoopmatConfig,
-    Stages,
-)
+from gemmtune.kernels.coopmat_config import HOLDS, ORDERS, SOURCES, VECTOR, CoopmatConfig
 from gemmtune.kernels.fragments import fragment_sizes, widest_load
 from gemmtune.kernels.split import check_split, passes, sharers, widths, workspace_bytes, worthwhile
 from gemmtune.kernels.tile import TileOperand, access_width
+from gemmtune.light import replace
 from gemmtune.problem import SIZEOF, Gemm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from gemmtune.literals import Dims, Stages
 
 MAX_SUM_REGISTERS = 192
 """32-bit registers of sums per invocation beyond which drivers spill, e.g. 4 x 6 fragments of

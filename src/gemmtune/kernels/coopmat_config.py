@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, get_args
 
-from gemmtune.kernels.base import Config, Dims, added, ceil_div
+from gemmtune.kernels.base import Config, added, ceil_div
 from gemmtune.kernels.tile import TileOperand, access_width
+from gemmtune.light import dataclass, replace
 from gemmtune.problem import SIZEOF, Gemm
 
-Order = Literal["stream_a", "all_first"]
-Stages = Literal[1, 2]
-Source = Literal["workgroup", "storage"]
-Hold = Literal["none", "first", "last"]
-ORDERS: tuple[Order, ...] = get_args(Order)
-SOURCES: tuple[Source, ...] = get_args(Source)
-HOLDS: tuple[Hold, ...] = get_args(Hold)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from gemmtune.literals import Dims, FragmentSource, Hold, Order, Stages
+
+ORDERS: tuple[Order, ...] = ("stream_a", "all_first")
+SOURCES: tuple[FragmentSource, ...] = ("workgroup", "storage")
+HOLDS: tuple[Hold, ...] = ("none", "first", "last")
 VECTOR = 8
 """Elements of f16 in one access to the workspace."""
 _Pair = tuple[TileOperand, TileOperand]
@@ -60,9 +61,9 @@ class CoopmatConfig(Config):
     """Compiled with the shader compiler's bounds checks; without only where no tile has an edge."""
     load: int = added(0)
     """Elements that one access brings from A or B; 0: `vec`, else 8 (16 bytes)."""
-    a_from: Source = added("workgroup")
+    a_from: FragmentSource = added("workgroup")
     """Where fragments of A come from: a tile in workgroup memory, or A itself."""
-    b_from: Source = added("workgroup")
+    b_from: FragmentSource = added("workgroup")
     """The same of B."""
     turns: int = added(1)
     """Parts of the workgroup that take turns in the workgroup memory by which C is stored, where it

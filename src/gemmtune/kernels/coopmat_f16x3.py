@@ -33,10 +33,7 @@ surpassing the FP32 theoretical peak performance, 2022, https://arxiv.org/abs/22
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from itertools import islice, product
-from typing import Any, Literal, get_args
 
 from gemmtune.device import Device
 from gemmtune.kernels import coopmat
@@ -53,9 +50,17 @@ from gemmtune.kernels.coopmat import MAX_SUM_REGISTERS
 from gemmtune.kernels.coopmat_config import VECTOR, CoopmatConfig, padded
 from gemmtune.kernels.fragments import fragment_sizes, widest_load
 from gemmtune.kernels.tile import TileOperand
+from gemmtune.light import dataclass, replace
 from gemmtune.problem import SIZEOF, Gemm
 
-Corrections = Literal["within", "apart"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from gemmtune.literals import Corrections
+
+_CORRECTIONS: tuple[Corrections, ...] = ("within", "apart")
 _SPLITTERS = 256
 _BLOCK = 64
 """Rows, and elements of each, that a workgroup splits and packs; templates/lib/presplit."""
@@ -176,8 +181,8 @@ def _check_shape(c: CoopmatF16x3Config, gemm: Gemm, device: Device) -> Iterator[
         yield f"with presplit, parts come 8 elements at a time: vec {c.vec} must be 4"
     if c.corrections == "apart" and c.sum_registers > MAX_SUM_REGISTERS:
         yield f"{c.sum_registers} registers of sums and corrections per invocation; they spill"
-    if c.corrections not in get_args(Corrections):
-        yield f"corrections {c.corrections!r} is not one of {', '.join(get_args(Corrections))}"
+    if c.corrections not in _CORRECTIONS:
+        yield f"corrections {c.corrections!r} is not one of {', '.join(_CORRECTIONS)}"
 
 
 def default(gemm: Gemm, device: Device) -> CoopmatF16x3Config:
@@ -196,7 +201,6 @@ _FRAGS = (
 _DEPTHS = ((16, 16), (32, 16), (32, 32))
 # turns and out_frags, with presplit
 _STORES = ((1, 1), (2, 1), (2, 2), (4, 1))
-_CORRECTIONS: tuple[Corrections, ...] = get_args(Corrections)
 
 
 def space(gemm: Gemm, device: Device, every: int = 1) -> Iterator[CoopmatF16x3Config]:

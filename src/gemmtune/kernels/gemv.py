@@ -6,10 +6,7 @@ the small one, x, comes from the caches. Works on every WebGPU device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice, product
-from typing import Any, Literal, NamedTuple, get_args
 
 from gemmtune.device import Device
 from gemmtune.kernels.base import (
@@ -20,10 +17,18 @@ from gemmtune.kernels.base import (
     check_launch,
     check_problem,
 )
-from gemmtune.kernels.gemv_config import GemvConfig, Side
+from gemmtune.kernels.gemv_config import SIDES, GemvConfig
 from gemmtune.kernels.split import check_split, passes, sharers, widths, workspace_bytes, worthwhile
 from gemmtune.kernels.tile import access_width
-from gemmtune.problem import SIZEOF, Dtype, Gemm
+from gemmtune.light import NamedTuple, replace
+from gemmtune.problem import SIZEOF, Gemm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Literal
+
+    from gemmtune.literals import Dtype, Side
 
 MOST = 16
 """Rows or columns of C up to which the family is for a problem: W is read again for every reg_s."""
@@ -76,7 +81,7 @@ def _check_shape(c: GemvConfig, gemm: Gemm, device: Device) -> Iterator[str]:
         return
     dot, dtype = c.dot(gemm), gemm.b if c.side == "m" else gemm.a
     short = gemm.m if c.side == "m" else gemm.n
-    if c.side not in get_args(Side) or short > MOST:
+    if c.side not in SIDES or short > MOST:
         yield f"side is {c.side!r}; of C's {gemm.m} x {gemm.n} that must be at most {MOST}"
     if c.vec not in (1, 2, 4, 8) or (c.vec == 8 and dtype != "f16"):
         yield f"vec {c.vec} is not 1, 2, 4 or, in f16, 8"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-from gemmtune.kernels.base import Config, Dims, added
+from gemmtune.kernels.base import Config, added
+from gemmtune.light import dataclass
 from gemmtune.problem import Gemm
 
-Side = Literal["m", "n"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from gemmtune.literals import Dims, Side
+
+SIDES: tuple[Side, ...] = ("m", "n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
-
 from gemmtune.device import Device
 from gemmtune.kernels.base import Config, Family, Launch, ceil_div, check_launch, check_problem
+from gemmtune.light import dataclass
 from gemmtune.problem import Gemm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

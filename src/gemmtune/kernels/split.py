@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from gemmtune.kernels.base import Launch, ceil_div
 from gemmtune.kernels.tile import access_width
 from gemmtune.problem import SIZEOF, Gemm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 REDUCERS = 256
 """Invocations per workgroup of the second pass."""

@@ -7,17 +7,13 @@ barrier, no native matrices. Needs the feature ``subgroup`` and a measured subgr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any
 
 from gemmtune.device import Device
 from gemmtune.kernels.base import (
     DIMS,
     TOO_SMALL,
     Config,
-    Dims,
     Family,
     Launch,
     ceil_div,
@@ -25,7 +21,15 @@ from gemmtune.kernels.base import (
     check_problem,
 )
 from gemmtune.kernels.tile import access_width
+from gemmtune.light import dataclass
 from gemmtune.problem import Gemm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from gemmtune.literals import Dims
 
 MAX_SUMS = 128
 """Sums per invocation beyond which every driver seen spills registers to memory."""

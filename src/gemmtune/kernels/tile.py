@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
+from gemmtune.light import dataclass
 from gemmtune.problem import Gemm
 
 

@@ -6,18 +6,14 @@ invocation holds reg_m x reg_n sums. Works on every WebGPU device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import islice, product
-from typing import Any, Literal
 
 from gemmtune.device import Device
 from gemmtune.kernels.base import (
     DIMS,
     TOO_SMALL,
     Config,
-    Dims,
     Family,
     Launch,
     added,
@@ -27,11 +23,15 @@ from gemmtune.kernels.base import (
 )
 from gemmtune.kernels.split import check_split, passes, sharers, widths, workspace_bytes, worthwhile
 from gemmtune.kernels.tile import TileOperand, access_width
-from gemmtune.problem import DTYPES, SIZEOF, Dtype, Gemm
+from gemmtune.light import dataclass, replace
+from gemmtune.problem import DTYPES, SIZEOF, Gemm
 
-OrderA = Literal["km", "mk"]
-OrderB = Literal["kn", "nk"]
-Stages = Literal[1, 2]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Literal
+
+    from gemmtune.literals import Dims, Dtype, OrderA, OrderB, Stages
 
 MAX_SUMS = 128
 """Sums per invocation beyond which every driver seen spills registers to memory."""

@@ -5,9 +5,7 @@ Measures nothing, writes nothing, and renders WGSL only when an answer is asked 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from gemmtune.lookup.answer import Lookup, Source
+from gemmtune.lookup.answer import Lookup
 from gemmtune.lookup.find import answer, lookup, record, recorded, recorders, refresh
 from gemmtune.lookup.paths import default_paths, search_path, user_database
 from gemmtune.lookup.predict import (
@@ -21,7 +19,9 @@ from gemmtune.lookup.predict import (
     weights,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from gemmtune.literals import Source
     from gemmtune.lookup.recording import Record, Wanted, read_record
 
 __all__ = [
@@ -49,13 +49,18 @@ __all__ = [
     "weights",
 ]
 
-_LATE = ("Record", "Wanted", "read_record")
+_LATE = {
+    "Record": "gemmtune.lookup.recording",
+    "Source": "gemmtune.literals",
+    "Wanted": "gemmtune.lookup.recording",
+    "read_record": "gemmtune.lookup.recording",
+}
 
 
 def __getattr__(name: str) -> object:
     """Those of `_LATE`, which lookups do without."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from gemmtune.lookup import recording
+    from importlib import import_module
 
-    return getattr(recording, name)
+    return getattr(import_module(_LATE[name]), name)

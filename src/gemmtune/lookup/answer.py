@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
 
 from gemmtune.device import Device
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, Kernel, Launch
+from gemmtune.light import dataclass, field
 from gemmtune.problem import Gemm
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gemmtune.dialect import Dialect
+    from collections.abc import Callable
 
-Source = Literal["exact", "near", "device", "default"]
-"""exact: measured for this problem on this device. near: on this device for another size.
-device: on another device, or with another driver. default: nothing that was measured fits."""
+    from gemmtune.dialect import Dialect
+    from gemmtune.literals import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +31,7 @@ class Lookup:
     config: Config
     """The point of its space; the family's ``check`` accepts it for `gemm` on `device`."""
     source: Source
-    """See `Source`."""
+    """See `gemmtune.literals.Source`."""
     why: str
     """The same in a sentence."""
     time_ns: float | None = None

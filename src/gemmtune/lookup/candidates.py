@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
 
 from gemmtune.device import Device
 from gemmtune.errors import DeviceError, ProblemTooLargeError, UsageError
 from gemmtune.generators import generator_hash
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import check_problem
-from gemmtune.lookup.answer import Lookup, Source
+from gemmtune.light import NamedTuple, replace
+from gemmtune.lookup.answer import Lookup
 from gemmtune.lookup.catalogue import Catalogue, Leader
-from gemmtune.lookup.portfolio import Portfolio, portfolio_of
+from gemmtune.lookup.portfolio import Portfolio, asks_alone, portfolio_of
 from gemmtune.problem import Gemm
 from gemmtune.schema import Fingerprints
 from gemmtune.ties import tied
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from gemmtune.job import Versions
+    from gemmtune.literals import Source
 
 REACH = 4.0
 """Doublings up to which a predicted time is told."""
@@ -36,7 +38,7 @@ class Candidate(NamedTuple):
     """A leader that may be the answer."""
 
     source: Source
-    """See `Source`."""
+    """See `gemmtune.literals.Source`."""
     leader: Leader
     """The measurement behind it."""
     why: str
@@ -93,40 +95,40 @@ class Search:
         Raises:
             UsageError: no kernel can be as accurate as is wished.
         """
-        first = next(self._answers(), None)
+        rest = _Rest(self)
+        first = self._at_once(rest) or next(self._answers(rest), None)
         if first is None:
             raise UsageError(
                 f"no kernel for {self.gemm.key} on {self.device.name} is known to keep "
                 f"max_rel_err={self.max_rel_err:g}; wider dtypes of c and acc are more accurate"
             )
-        return replace(first, others=self._others_than(first))
+        rest.first = first
+        return first
 
-    def _others_than(self, first: Lookup) -> Callable[[], tuple[Lookup, ...]]:
-        """The rest of the answers, each config once; found once, by whoever asks first."""
-        found: list[tuple[Lookup, ...]] = []
+    def _at_once(self, others: Callable[[], tuple[Lookup, ...]]) -> Lookup | None:
+        """The first of the answers, of a process that has not read all results yet, where those of
+        this very problem are enough to tell: none that was the fastest is not legal here.
+        """
+        if self.key is None or not asks_alone(self.catalogues, self.key, self.gemm):
+            return None
+        exact = [one for each in self.catalogues for one in each.winners(self.key, self.gemm.key)]
+        best = min(map(_rank, exact), default=None)
+        alike = [leader for leader in exact if _rank(leader) == best]
+        if not alike or not all(map(self._legal, alike)):
+            return None
+        winner = tied(alike, self.gemm)[0]
+        return self._found(_exact(winner), others) if self._accurate(winner) else None
 
-        def others() -> tuple[Lookup, ...]:
-            if not found:
-                seen = {(first.family, first.config)}
-                rest = []
-                for one in self._answers():
-                    if (one.family, one.config) not in seen:
-                        seen.add((one.family, one.config))
-                        rest.append(one)
-                # The last are those that always work, so they are never cut off.
-                if len(rest) > MOST_ALTERNATIVES:
-                    rest[MOST_ALTERNATIVES - LAST_RESORTS : -LAST_RESORTS] = []
-                found.append(tuple(rest))
-            return found[0]
+    def _answers(self, others: Callable[[], tuple[Lookup, ...]] = tuple) -> Iterator[Lookup]:
+        """Everything that works, best first; the last are the defaults of plain families.
 
-        return others
-
-    def _answers(self) -> Iterator[Lookup]:
-        """Everything that works, best first; the last are the defaults of plain families."""
+        Args:
+            others: see `Lookup.others`.
+        """
         for candidate in self._candidates():
             leader = candidate.leader
             if self._legal(leader) and self._accurate(leader):
-                yield self._found(candidate)
+                yield self._found(candidate, others)
         for family in ("gemv", "tiled", "naive"):
             if self._default_works(family):
                 yield Lookup(
@@ -137,19 +139,14 @@ class Search:
                     source="default",
                     why=f"nothing tuned fits; this is the default of the family {family}"
                     f"{self.note}",
+                    others=others,
                 )
 
     def _candidates(self) -> Iterator[Candidate]:
         here = self._of(self.key or "")
-        exact = list(here.by_problem.get(self.gemm.key, ()))
-        exact.sort(key=lambda leader: (leader.stale, leader.unusual))  # else in their order
-        for leader in self._winners_first(exact):
-            yield Candidate(
-                source="exact",
-                leader=leader,
-                why="measured for this problem on this device",
-                time_ns=leader.time_ns,
-            )
+        exact = list(here.of_problem(self.gemm.key))
+        exact.sort(key=_rank)  # else in their order
+        yield from map(_exact, self._winners_first(exact))
         yield from self._ranked(
             "near", here, "measured on this device for {shape}, predicted to be the fastest here"
         )
@@ -164,10 +161,9 @@ class Search:
 
     def _ranked(self, source: Source, portfolio: Portfolio, why: str) -> Iterator[Candidate]:
         """Of one device, by today's templates, usual policy and predicted time."""
-        hardware = (self.known or self.device).hardware_key
         for one in portfolio.ranked(self.gemm, self._lacks_checks):
             leader = one.leader
-            told = leader.device.hardware_key == hardware and one.far <= REACH
+            told = one.far <= REACH and _alike(leader.device, self.known or self.device)
             yield Candidate(
                 source=source,
                 leader=leader,
@@ -202,7 +198,7 @@ class Search:
 
     def _winners_first(self, leaders: list[Leader]) -> Iterator[Leader]:
         """Of those whose times compare the winner and all tied with it, then the others."""
-        for _, group in groupby(leaders, key=lambda leader: (leader.stale, leader.unusual)):
+        for _, group in groupby(leaders, key=_rank):
             alike = list(group)
             winners = tied([leader for leader in alike if self._legal(leader)], self.gemm)
             yield from winners
@@ -238,7 +234,7 @@ class Search:
         except (TypeError, ValueError, ArithmeticError):
             return False
 
-    def _found(self, candidate: Candidate) -> Lookup:
+    def _found(self, candidate: Candidate, others: Callable[[], tuple[Lookup, ...]]) -> Lookup:
         leader = candidate.leader
         demotions = self._demotions(leader)
         return Lookup(
@@ -252,15 +248,42 @@ class Search:
             demotions=demotions,
             problem_key=leader.key,
             expected_share=_share(candidate),
+            others=others,
         )
 
     def _demotions(self, leader: Leader) -> tuple[str, ...]:
         now = Fingerprints(generator_hash=generator_hash(leader.family))
-        if self.known is not None and leader.device.hardware_key == self.known.hardware_key:
+        if self.known is not None and _alike(leader.device, self.known):
             now = now._replace(driver=self.known.driver)
         if self.versions is not None:
             now = now._replace(wgpu=self.versions.wgpu, compiler=self.versions.compiler)
         return leader.then.demotions(now)
+
+
+class _Rest:
+    """The rest of the answers of a search, each config once; found once, by whoever asks first."""
+
+    __slots__ = ("_found", "_search", "first")
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self.first: Lookup | None = None
+        """The answer that they are alternatives to."""
+        self._found: tuple[Lookup, ...] | None = None
+
+    def __call__(self) -> tuple[Lookup, ...]:
+        if self._found is None:
+            seen = {(one.family, one.config) for one in (self.first,) if one}
+            rest = []
+            for one in self._search._answers():
+                if (one.family, one.config) not in seen:
+                    seen.add((one.family, one.config))
+                    rest.append(one)
+            # The last are those that always work, so they are never cut off.
+            if len(rest) > MOST_ALTERNATIVES:
+                rest[MOST_ALTERNATIVES - LAST_RESORTS : -LAST_RESORTS] = []
+            self._found = tuple(rest)
+        return self._found
 
 
 def _assumed(gemm: Gemm) -> tuple[Device, str]:
@@ -291,6 +314,20 @@ def _require_possible(gemm: Gemm, device: Device) -> None:
         raise kind(f"{gemm.key} cannot run on {device.name}: {'; '.join(reasons)}")
 
 
+def _rank(leader: Leader) -> tuple[bool, int]:
+    """Times compare where it is the same; the least counts first."""
+    return leader.stale, leader.unusual
+
+
+def _exact(leader: Leader) -> Candidate:
+    return Candidate(
+        source="exact",
+        leader=leader,
+        why="measured for this problem on this device",
+        time_ns=leader.time_ns,
+    )
+
+
 def _share(candidate: Candidate) -> float | None:
     """See `Lookup.expected_share`."""
     if candidate.source == "exact":
@@ -304,6 +341,11 @@ def _rounding(gemm: Gemm) -> float:
     """Relative error that rounding alone explains, for kernels whose own was not measured."""
     units = {"f32": 2.0**-24, "f16": 2.0**-11}
     return units[gemm.c] + units[gemm.acc] * math.sqrt(max(gemm.k, 1))
+
+
+def _alike(one: Device, other: Device) -> bool:
+    """Whether they are the same hardware."""
+    return one is other or one.hardware_key == other.hardware_key
 
 
 def _device_distance(one: Device, other: Device) -> tuple[bool, bool, bool, float, float]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterator
 from contextlib import closing
 from functools import lru_cache
 from itertools import compress
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gemmtune.device import Device
 from gemmtune.errors import StoreError
 from gemmtune.generators import generator_hash
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config, Launch
+from gemmtune.light import NamedTuple, loads
 from gemmtune.lookup.predict import Speed, tiles
 from gemmtune.problem import Gemm, traffic_of
 from gemmtune.schema import (
     FASTEST_QUERY,
+    LEARNED_QUERY,
+    LEARNED_TRIGGERS,
+    PROBLEMS_QUERY,
+    TIMES_OF_QUERY,
     TIMES_QUERY,
     USUAL_POLICY,
     Fingerprints,
@@ -33,8 +35,11 @@ from gemmtune.schema import (
 )
 from gemmtune.ties import TIE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
 BUSY_TIMEOUT_S = 5.0
 """How long a lookup waits for a database that another process holds."""
@@ -58,6 +63,16 @@ def signature_of(path: str | Path) -> Signature | None:
     except FileNotFoundError:
         return (main.st_mtime_ns, main.st_size, main.st_ino)
     return (main.st_mtime_ns, main.st_size, main.st_ino, log.st_mtime_ns, log.st_size)
+
+
+def is_unchecked(text: str) -> bool:
+    """Whether a config is compiled without bounds checks, by its JSON."""
+    return _UNCHECKED in text
+
+
+def checked(text: str) -> str:
+    """The JSON of the same config with bounds checks."""
+    return text.replace(_UNCHECKED, _CHECKED)
 
 
 class Shape(NamedTuple):
@@ -125,13 +140,13 @@ class Leader(NamedTuple):
     @property
     def unchecked(self) -> bool:
         """The config is compiled without bounds checks."""
-        return _UNCHECKED in self.text
+        return is_unchecked(self.text)
 
     def with_checks(self, needed: bool) -> Leader:
         """The same with bounds checks where they are needed."""
         if not (needed and self.unchecked):
             return self
-        return self._replace(text=self.text.replace(_UNCHECKED, _CHECKED))
+        return self._replace(text=checked(self.text))
 
     @property
     def then(self) -> Fingerprints:
@@ -224,16 +239,45 @@ class Catalogue:
     """What one database holds, read once; one device's rows when they are first needed."""
 
     def __init__(
-        self, path: str | Path, signature: Signature, busy_timeout_s: float = BUSY_TIMEOUT_S
+        self,
+        path: str | Path,
+        signature: Signature,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        first: tuple[str | None, str] = (None, ""),
     ) -> None:
+        """Of the file at ``path`` while it has that `signature_of`.
+
+        Args:
+            path: the database.
+            signature: see `signature_of`.
+            busy_timeout_s: how long to wait for who holds it.
+            first: a device and a problem, by their keys, that are asked about next.
+        """
         self._busy_timeout_s = busy_timeout_s
         self.path = path
         self.signature = signature
-        texts = self._read("SELECT json FROM devices ORDER BY key", {})
+        texts, rows = self._read(
+            ("SELECT json FROM devices ORDER BY key", {}), (TIMES_OF_QUERY, _wanted(*first))
+        )
         devices = [_device(row[0]) for row in texts]
         self.devices = {device.key: device for device in devices if device is not None}
+        self._first = first, rows
+        self.asked = 0
+        """How often `winners` were."""
         self._leaders: dict[tuple[str, str | None], tuple[Leader, ...]] = {}
         self._speeds: dict[str, Speed] = {}
+
+    def winners(self, device_key: str, problem_key: str) -> tuple[Leader, ...]:
+        """Of one device and problem, those that `Leader.leads` is said of: all that are the fastest
+        of their families, or as fast. The other leaders, which `leaders` has too, won elsewhere.
+        """
+        if device_key not in self.devices:
+            return ()
+        self.asked += 1
+        first, rows = self._first
+        if first != (device_key, problem_key):
+            (rows,) = self._read((TIMES_OF_QUERY, _wanted(device_key, problem_key)))
+        return tuple(one for one in _leading(rows, self.devices[device_key]) if one.leads)
 
     def leaders(self, device_key: str, dtypes: str | None = None) -> tuple[Leader, ...]:
         """Of one device, the fastest first.
@@ -246,9 +290,16 @@ class Catalogue:
             return ()
         if (device_key, dtypes) not in self._leaders:
             device = self.devices[device_key]
-            rows = self._read(TIMES_QUERY, {"device": device_key, "dtypes": dtypes})
+            (rows,) = self._read((TIMES_QUERY, {"device": device_key, "dtypes": dtypes}))
             self._leaders[device_key, dtypes] = tuple(_leading(rows, device))
         return self._leaders[device_key, dtypes]
+
+    def learned(self, device_key: str, dtypes: str) -> tuple[list[tuple[Any, ...]], ...]:
+        """What the database keeps of what was learned from these rows, and the problems that it is
+        about, as `lookup.learned` reads them; nothing where it keeps nothing.
+        """
+        wanted: dict[str, str | None] = {"device": device_key, "dtypes": dtypes}
+        return tuple(self._read((LEARNED_QUERY, wanted), (PROBLEMS_QUERY, wanted)))
 
     def speed(self, device_key: str) -> Speed:
         """What the results of one device say of it as a whole."""
@@ -256,18 +307,18 @@ class Catalogue:
             rows: list[tuple[Any, ...]] = []
             for policy in (USUAL_POLICY, None) if device_key in self.devices else ():
                 wanted = {"device": device_key, "policy": policy}
-                rows = rows or self._read(FASTEST_QUERY, wanted)
+                rows = rows or self._read((FASTEST_QUERY, wanted))[0]
             known = [(bytes_, row[-1]) for row in rows if (bytes_ := _traffic_or_none(row[:-1]))]
             kind = self.devices[device_key].adapter_type if rows else ""
             self._speeds[device_key] = Speed.of(kind, known)
         return self._speeds[device_key]
 
-    def _read(self, query: str, values: dict[str, str | None]) -> list[tuple[Any, ...]]:
-        """The rows of a query. Again where the file was replaced or folded meanwhile."""
+    def _read(self, *queries: tuple[str, dict[str, str | None]]) -> list[list[tuple[Any, ...]]]:
+        """The rows of queries. Again where the file was replaced or folded meanwhile."""
         for attempt in range(_READS):
             before = signature_of(self.path)
             try:
-                rows = self._read_once(query, values)
+                rows = self._read_once(queries)
             except StoreError:
                 if attempt == _READS - 1 or signature_of(self.path) == before:
                     raise
@@ -276,20 +327,31 @@ class Catalogue:
                 break
         return rows
 
-    def _read_once(self, query: str, values: dict[str, str | None]) -> list[tuple[Any, ...]]:
+    def _read_once(
+        self, queries: tuple[tuple[str, dict[str, str | None]], ...]
+    ) -> list[list[tuple[Any, ...]]]:
         with (
             translated(self.path),
             closing(connect_read_only(self.path, self._busy_timeout_s)) as connection,
         ):
             connection.execute("BEGIN")
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            names = connection.execute("SELECT name FROM sqlite_master")
+            tables = {str(row[0]).lower() for row in names}
             if not tables:
-                return []  # made, and killed before the first table
+                return [[] for _ in queries]  # made, and killed before the first table
             if not {"meta", "measurements"} <= tables:
                 raise foreign(str(self.path))
             number = connection.execute("SELECT MAX(schema) FROM meta").fetchone()[0]
             require_schema(number, str(self.path))
-            return connection.execute(query, values).fetchall()
+            learned = {"learned", *LEARNED_TRIGGERS} <= tables
+            return [
+                connection.execute(*each).fetchall() if learned or each[0] != LEARNED_QUERY else []
+                for each in queries
+            ]
+
+
+def _wanted(device_key: str | None, problem_key: str) -> dict[str, str | None]:
+    return {"device": device_key, "problem": problem_key}
 
 
 # One row that cannot be read, of another version of gemmtune or damaged, never hides the others;
@@ -298,14 +360,14 @@ class Catalogue:
 
 def _device(text: str) -> Device | None:
     try:
-        return Device.from_json(json.loads(text))
+        return Device.from_json(loads(text))
     except (ValueError, TypeError, AttributeError):
         return None
 
 
 @lru_cache(maxsize=4096)
 def _gemm(text: str) -> Gemm:
-    return Gemm.from_json(json.loads(text))
+    return Gemm.from_json(loads(text))
 
 
 @lru_cache(maxsize=4096)

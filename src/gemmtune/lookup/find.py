@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import time
 from _thread import allocate_lock  # threading takes milliseconds more to import
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 from gemmtune.device import Device
 from gemmtune.lookup.answer import Lookup
@@ -17,8 +15,11 @@ from gemmtune.lookup.paths import search_files
 from gemmtune.problem import Gemm
 from gemmtune.schema import require_file
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
     from gemmtune.job import Versions
     from gemmtune.lookup.recording import Record
@@ -39,10 +40,12 @@ _recorders: list[Record] = []
 """Those that are open, see `record`."""
 
 
-def _catalogue(path: str, signature: Signature) -> Catalogue:
+def _catalogue(
+    path: str, signature: Signature, first: tuple[str | None, str] = (None, "")
+) -> Catalogue:
     known = _catalogues.get(path)
     if known is None or known.signature != signature:
-        known = _catalogues[path] = Catalogue(path, signature)
+        known = _catalogues[path] = Catalogue(path, signature, first=first)
     return known
 
 
@@ -134,8 +137,9 @@ def _looked_up(key: tuple[Any, ...], path: str | Path | None) -> Lookup:
         _memo.clear()
     remembered = _answers.get((paths, signatures, key))
     if remembered is None:
+        first = (device.key if device_key is None and device else device_key, gemm.key)
         catalogues = tuple(
-            _catalogue(each, signature)
+            _catalogue(each, signature, first)
             for each, signature in zip(paths, signatures, strict=True)
             if signature is not None
         )

@@ -10,12 +10,18 @@ config's own times. `gemmtune.js` computes the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from itertools import repeat
 from operator import mul, sub
-from typing import NamedTuple, Protocol
 
+from gemmtune.light import NamedTuple
 from gemmtune.problem import Gemm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol
+else:
+    Protocol = object
 
 MULTIPROCESSORS = {"discrete": 132, "integrated": 32, "cpu": 8}
 """Multiprocessors, by type of adapter: nothing in WebGPU tells how many. An H100 has 132."""
@@ -153,33 +159,37 @@ class Speed(NamedTuple):
         traffic = min(MOVING_SHARE * least_ns, time_ns - launches)
         return Parts(launches, traffic, time_ns - launches - traffic)
 
-    def pace(self, invocations: int, times: Iterable[tuple[Parts, Dispatch]] = ()) -> Pace:
+    def pace(
+        self, invocations: int, times: Iterable[tuple[Parts, Dispatch | tuple[float, float]]] = ()
+    ) -> Pace:
         """The pace of a config with workgroups of so many invocations: that by which a unit of work
         took most nearly as long wherever it was timed, if that was often enough.
         """
         usual = Pace(max(self.busy / invocations, 1.0), MORE[0])
-        known = [(sum(parts), parts.work, there) for parts, there in times if parts.work > 0.0]
+        known = [(sum(parts), parts[2], *there) for parts, there in times if parts[2] > 0.0]
         if len(known) < LEARNED_FROM:
             return usual
         # What work has little part in says little of it.
-        weights = [work / time_ns for time_ns, work, _ in known]
+        weights = [work / time_ns for time_ns, work, _, _ in known]
         total: float = sum(weights)
         log = math.log
-        logs = [log(work) for _, work, _ in known]
+        logs = [log(work) for _, work, _, _ in known]
 
         def offsets(logs: list[float]) -> list[float]:
             """How far each is from the mean of all, as far as it counts."""
             mean = sum(map(mul, weights, logs)) / total
             return list(map(mul, weights, map(sub, logs, repeat(mean))))
 
-        each = [_rounded(there.workgroups / self.at_once) for *_, there in known]
+        each = [_rounded(workgroups / self.at_once) for _, _, workgroups, _ in known]
+        over = [log(one) if one > 1.0 else 0.0 for one in each]
         by_more = {
-            more: offsets(list(map(sub, logs, [log(there.depth + more) for *_, there in known])))
+            more: offsets(list(map(sub, logs, [log(depth + more) for *_, depth in known])))
             for more in MORE
         }
         best, least, at_once = usual, math.inf, False
         for held in dict.fromkeys((usual.held, *FILLED_BY)):
-            waves = [log(max(one / held, 1.0)) for one in each]
+            full = log(held)
+            waves = [one - full if one > full else 0.0 for one in over]
             if not any(waves):  # all of them run at once
                 if at_once:
                     continue  # as they did with fewer held
@@ -248,10 +258,10 @@ def weights(fars: Iterable[float], likes: Iterable[float] = repeat(1.0)) -> list
         fars: each `distance`.
         likes: each `likeness`.
     """
-    return [
-        SURE if (apart := like * (1.0 + far)) == 1.0 else 1.0 / apart**POWER
-        for far, like in zip(fars, likes, strict=False)
-    ]
+    apart = [like * (1.0 + far) for far, like in zip(fars, likes, strict=False)]
+    if 1.0 in apart:
+        return [SURE if far == 1.0 else 1.0 / far**POWER for far in apart]
+    return [1.0 / far**POWER for far in apart]
 
 
 def tiles(gemm: Sizes, tile_m: int, tile_n: int) -> int:

@@ -25,6 +25,7 @@ from optuna.exceptions import (
 from optuna.storages import RDBStorage, fail_stale_trials, get_storage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from gemmtune import literals
 from gemmtune.errors import ConfigError, StoreError
 from gemmtune.kernels.base import Config
 from gemmtune.search.rows import Row
@@ -275,7 +276,7 @@ class Study:
 
 def _params(family: str, config: Config) -> dict[str, tuple[Any, BaseDistribution]]:
     """What the dashboard plots: values, and where they lie, the same whatever the space is."""
-    hints = get_type_hints(type(config))
+    hints = get_type_hints(type(config), localns=vars(literals))
     found: dict[str, tuple[Any, BaseDistribution]] = {}
     for name, value in asdict(config).items():
         choices = get_args(hints[name])
