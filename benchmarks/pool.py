@@ -191,15 +191,17 @@ def whole(paths: list[Path], folder: Path) -> Path:
 
 
 def ship(source: Path, numbers: Collection[int], output: Path) -> None:
-    """Writes a database of these measurements, oldest first, and what is known of their devices."""
-    _write(source, numbers, output, CLAIM, "finished_at, uuid", learn)
+    """Writes a database of these measurements, oldest first, and what is known of their devices,
+    without what nobody reads of rows that others measured.
+    """
+    _write(source, numbers, output, (TRIM, CLAIM), "finished_at, uuid", learn)
 
 
 def keep(source: Path, numbers: Collection[int], output: Path) -> None:
-    """The same in little space, without what nobody reads of rows that do not ship; packed where
-    ``output`` ends with xz. Like rows are put side by side.
+    """The same in less space; packed where ``output`` ends with xz. Like rows are put side by side,
+    and claims are left out, which follow from the rest.
     """
-    _write(source, numbers, output, TRIM, "family, config_key, problem_id, time_ns, uuid")
+    _write(source, numbers, output, (TRIM,), "family, config_key, problem_id, time_ns, uuid")
 
 
 def learn(path: Path) -> None:
@@ -228,7 +230,7 @@ def _write(
     source: Path,
     numbers: Collection[int],
     output: Path,
-    change: str,
+    changes: Iterable[str],
     order: str,
     finish: Callable[[Path], None] = lambda _: None,
 ) -> None:
@@ -249,7 +251,8 @@ def _write(
                 )
             connection.execute("DELETE FROM probes WHERE device_id NOT IN (SELECT id FROM devices)")
             connection.execute("DELETE FROM interrupted")
-            connection.execute(change)
+            for change in changes:
+                connection.execute(change)
             connection.execute(
                 f"CREATE TEMP TABLE sorted AS SELECT * FROM measurements ORDER BY {order}"
             )

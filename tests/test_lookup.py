@@ -34,6 +34,7 @@ from gemmtune.errors import (
 )
 from gemmtune.job import Policy
 from gemmtune.kernels import FAMILIES
+from gemmtune.kernels.base import step_of
 from gemmtune.kernels.naive import NaiveConfig
 from gemmtune.lookup import (
     default_paths,
@@ -267,6 +268,18 @@ def test_every_pass_costs_a_launch(store: Store, path: Path) -> None:
     found = lookup(replace(deep, k=16384), DEVICE.key, path=path)
     assert found.config == config
     assert found.time_ns == pytest.approx(2 * LAUNCH_NS + 2 * (3e4 - 2 * LAUNCH_NS), rel=1e-2)
+
+
+@pytest.mark.parametrize(("k", "share"), [(32, 1.0), (8, 1.0), (33, (64 + 64) / (32 + 64))])
+def test_workgroups_take_whole_steps_of_k(store: Store, path: Path, k: int, share: float) -> None:
+    there = Gemm(m=512, n=512, k=32)
+    space = FAMILIES["tiled"].space(there, DEVICE)
+    config = next(one for one in space if step_of(one, there) == 32)
+    add(store, 1e6, config, gemm=there, family="tiled")
+    found = lookup(replace(there, k=k), DEVICE.key, path=path)
+    traffic = replace(there, k=k).traffic_bytes / there.traffic_bytes
+    work = 1e6 - LAUNCH_NS - 0.45e6
+    assert found.time_ns == pytest.approx(LAUNCH_NS + 0.45e6 * traffic + work * share)
 
 
 def test_a_config_is_predicted_from_all_that_it_was_measured_on(store: Store, path: Path) -> None:

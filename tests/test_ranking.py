@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from gemmtune._data import data_path
+from gemmtune.kernels.base import step_of
 from gemmtune.lookup.catalogue import Catalogue, Leader, signature_of
 from gemmtune.lookup.portfolio import _Alike
 from gemmtune.lookup.predict import (
@@ -82,7 +83,9 @@ def place(of: Gemm | Leader) -> list[float]:
 
 
 def dispatch(one: Measured, gemm: Gemm) -> Dispatch:
-    return Dispatch(one.first.workgroups(gemm), gemm.k / one.first.shape.workgroups)
+    step = step_of(one.first.config, one.first.gemm)
+    steps = math.ceil(gemm.k / one.first.shape.workgroups / step)
+    return Dispatch(one.first.workgroups(gemm), steps * step)
 
 
 def asked(dtypes: str, number: int) -> list[Gemm]:

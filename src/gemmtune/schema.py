@@ -73,12 +73,12 @@ GROUP BY m.problem_id
 """
 """The least time of each problem of a device, under one policy; NULL: under any."""
 
-LEARNED = 1
+LEARNED = 2
 """What is kept in the table `learned` is read by code with the same number: it is raised when that
 begins to predict otherwise, or families to launch. A test holds what ships to it."""
 
 _LEARNED_NUMBERS = (
-    "tile_m, tile_n, each, held, more, least_fixed, least_byte, least_unit, longest_ns"
+    "tile_m, tile_n, each, step, held, more, least_fixed, least_byte, least_unit, longest_ns"
 )
 LEARNED_TABLE = f"""
 CREATE TABLE learned (device, dtypes, basis, number, family, config, generator_hash, policy,

@@ -11,7 +11,7 @@ from gemmtune.device import Device
 from gemmtune.dialect import NAGA, Dialect
 from gemmtune.export.values import Needs, Pass, Portable
 from gemmtune.kernels import FAMILIES
-from gemmtune.kernels.base import Config, Kernel
+from gemmtune.kernels.base import Config, Kernel, step_of
 from gemmtune.problem import Gemm
 from gemmtune.render import render
 from gemmtune.validity import SIDES, Count, Range, rule_of, validity
@@ -47,6 +47,7 @@ def portable(
         bindings=tuple(_bindings(gemm, workspace=workspace is not None)),
         passes=passes,
         workspace_bytes=workspace,
+        step_k=step_of(config, gemm),
         needs=_needs(kernel),
         valid=valid,
     )

@@ -15,7 +15,7 @@ from gemmtune._data import data_path
 from gemmtune.device import Device
 from gemmtune.errors import DocumentError
 from gemmtune.kernels.base import PARAMS_SIZE_BYTES
-from gemmtune.lookup import Dispatch, Pace, Parts, Speed
+from gemmtune.lookup import Dispatch, Pace, Parts, Speed, depth
 from gemmtune.problem import Gemm
 from gemmtune.validity import Count, Range
 
@@ -128,6 +128,8 @@ class Portable:
     """What is dispatched, in order."""
     workspace_bytes: Count | None
     """Size of the buffer at the binding of that name; None: there is none."""
+    step_k: int = 1
+    """Elements of k that a workgroup takes at a time; 1 in older documents."""
     needs: Needs
     """What a device must have."""
     valid: Mapping[str, Range]
@@ -141,7 +143,8 @@ class Portable:
     def dispatch(self, gemm: Gemm) -> Dispatch:
         """What of that runs for ``gemm``."""
         rule = self.main.workgroups
-        return Dispatch(rule.of(gemm), max(gemm.k, 1) / max(rule.times, 1))
+        share = max(gemm.k, 1) / max(rule.times, 1)
+        return Dispatch(rule.of(gemm), depth(share, self.step_k))
 
     def serves(self, gemm: Gemm) -> bool:
         """Whether it gives right results for ``gemm``, on a device that has what it needs."""
@@ -164,6 +167,7 @@ class Portable:
             "bindings": [dict(one) for one in self.bindings],
             "passes": [one.to_json() for one in self.passes],
             "workspace_bytes": self.workspace_bytes and self.workspace_bytes.to_json(),
+            "step_k": self.step_k,
             "needs": self.needs.to_json(),
             "valid": {name: one.to_json() for name, one in sorted(self.valid.items())},
         }
@@ -178,6 +182,7 @@ class Portable:
             bindings=tuple(data["bindings"]),
             passes=tuple(Pass.from_json(one) for one in data["passes"]),
             workspace_bytes=Count(**rule) if (rule := data["workspace_bytes"]) else None,
+            step_k=data.get("step_k", 1),
             needs=Needs.from_json(data["needs"]),
             valid={key: Range(**one) for key, one in data["valid"].items()},
         )

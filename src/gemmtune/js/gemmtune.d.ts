@@ -47,6 +47,8 @@ export interface Kernel {
     workspace?: "read-only-storage"; // instead of what bindings has
   }[];
   workspace_bytes: Count | null;
+  /** Elements of k that a workgroup takes at a time; 1 where it is missing. */
+  step_k?: number;
   needs: {
     features: string[];
     limits: Record<string, number>;

@@ -1,4 +1,4 @@
-// Runs what `gemmtune export` wrote; as export/select.py
+// Runs what `gemmtune export` wrote
 const SIDES = [..."mnk"], ALL = [...SIDES, "batch"], { ceil, log2, max, min } = Math;
 const problem = (given) =>
 	({ a: "f32", b: "f32", c: "f32", acc: "f32", batch: 1, alpha: 1, beta: 0, ...given });
@@ -8,7 +8,7 @@ const size = (g, s) => g[s] ?? packed(g, s);
 export function kind(g) {
 	const steps = [g.math, g.beta && "beta", g.bias && "bias", g.activation]
 		.filter((s) => s && !/ieee|none/.test(s));
-	const t = (on) => on ? "t" : "n";
+	const t = (on) => "nt"[+!!on];
 	return `${[g.a, g.b, g.c, g.acc]}:${t(g.trans_a)}${t(g.trans_b)}${steps[0] ? ":" + steps : ""}`;
 }
 export const bytes = (g, s) => s === "bias" ? !!g.bias * g.n * g.c.slice(1) / 8
@@ -20,12 +20,14 @@ export const count = (rule, g) => SIDES.reduce(
 	(all, s) => all * (rule[`tile_${s}`] ? up(g[s], rule[`tile_${s}`]) : 1),
 	rule.times * g.batch * (rule.elements ? up(g.m * g.n, rule.elements) : 1));
 
-function predict({ at_once, busy = 1, launch_ns, bytes_per_ns, paces }, id, passes, t, from, to) {
+function predict({ at_once, busy = 1, launch_ns, bytes_per_ns, paces }, id,
+	{ passes, step_k = 1 }, t, from, to) {
 	const { workgroup_size: [x, y, z], workgroups: rule } =
 		passes.find((p) => p.entry_point === "main");
 	const [held, more] = paces?.[id] ?? [max(busy / (x * y * z), 1), 64];
 	const work = (g, w = count(rule, g) / at_once) =>
-		max((w > 16 ? w : (3 * ceil(w) + w) / 4) / held, 1) * (max(g.k, 1) + more * rule.times);
+		max((w > 16 ? w : (3 * ceil(w) + w) / 4) / held, 1)
+			* (up(max(g.k, 1), step_k * rule.times) * step_k + more);
 	const fixed = min(passes.length * launch_ns, .9 * t), moved = traffic(from) || 1,
 		moving = min(.45 * moved / (bytes_per_ns || 1 / 0), t - fixed);
 	return fixed + moving * traffic(to) / moved + (t - fixed - moving) * work(to) / work(from);
@@ -53,12 +55,12 @@ export function candidates(doc, given, able) {
 			if (sizes.every((s) => size(g, s) === size(h, s))) {
 				if (id === kernel) add("exact", id, time_ns);
 			} else if (id) {
-				const { needs, passes } = doc.kernels[id], sum = near[id] ??= [far, 0, 0, 0];
+				const one = doc.kernels[id], sum = near[id] ??= [far, 0, 0, 0];
 				sum[0] = min(sum[0], far);
 				sum[3] = max(sum[3], time_ns);
 				sum[1] += weight;
-				sum[2] += weight * log2(predict(doc.model, id, passes, time_ns, h, g)
-					* 1.3 ** (doc.kernels[kernel].needs.unchecked > needs.unchecked));
+				sum[2] += weight * log2(predict(doc.model, id, one, time_ns, h, g)
+					* 1.3 ** (doc.kernels[kernel].needs.unchecked > one.needs.unchecked));
 			}
 		}
 	}
@@ -66,7 +68,7 @@ export function candidates(doc, given, able) {
 		[id, t = 2 ** (logs / all), t * 1.15 ** (far * (1 + (t > most)))])
 		.sort(([i, , t], [j, , u]) => t - u || (i > j) - .5)
 		.forEach(([id, time]) => add("near", id, time));
-	const last = (doc.fallbacks[kind(g)] ?? []).filter(good);
+	const last = doc.fallbacks[kind(g)]?.filter(good) ?? [];
 	if (min(g.m, g.n) >= 1024) last.reverse();
 	last.forEach((id) => add("default", id, null));
 	return Object.values(found);
@@ -75,7 +77,7 @@ export function candidates(doc, given, able) {
 async function load(device, source) {
 	const url = typeof source === "string" && new URL(source, location);
 	const doc = url ? await (await fetch(url)).json() : source, built = {};
-	if (doc.format !== 1) throw Error("not a gemmtune document of format 1");
+	if (doc.format !== 1) throw Error("no gemmtune document of format 1");
 	const { subgroupMinSize: least, subgroupMaxSize: most } = device.adapterInfo ?? {},
 		able = { dialect: "tint", limits: device.limits, features: [...device.features],
 			subgroup_size: least === most ? least : 0 };

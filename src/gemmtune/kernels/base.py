@@ -211,6 +211,12 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def step_of(config: Config, gemm: Gemm) -> int:
+    """Elements of k that a workgroup takes at a time; 1 where the family has no such steps."""
+    step: Any = getattr(config, "step_k", getattr(config, "tile_k", 1))
+    return int(step(gemm) if callable(step) else step)
+
+
 def grid(workgroups: int, per_dimension: int) -> tuple[int, int, int]:
     """A dispatch that holds ``workgroups``, none of its sides over the device's limit.
 

@@ -13,7 +13,7 @@ from gemmtune.device import Device
 from gemmtune.errors import StoreError
 from gemmtune.generators import generator_hash
 from gemmtune.kernels import FAMILIES
-from gemmtune.kernels.base import Config, Launch
+from gemmtune.kernels.base import Config, Launch, step_of
 from gemmtune.light import NamedTuple, loads
 from gemmtune.lookup.predict import Speed, tiles
 from gemmtune.problem import Gemm, traffic_of
@@ -86,6 +86,8 @@ class Shape(NamedTuple):
     """Of that pass, per tile: more than one where k is split."""
     tile: tuple[int, int] | None
     """Rows and columns of a tile; None: the family has none, and `workgroups` means nothing."""
+    step: int
+    """Elements of k that a workgroup takes at a time; see `step_of`."""
 
 
 class Leader(NamedTuple):
@@ -228,6 +230,7 @@ def _shape(family: str, config: Any, gemm: Gemm) -> Shape:
         invocations=math.prod(main.workgroup_size),
         workgroups=main.workgroups / max(tiles(gemm, *tile), 1) if tile else 0.0,
         tile=tile,
+        step=step_of(config, gemm),
     )
 
 

@@ -33,9 +33,9 @@ class Remembered:
     ) -> None:
         self.family, self.text, self._template, self._policy, *numbers = row[:-2]
         self._versions, self._times = row[-2:]
-        tile_m, tile_n, each, held, more, fixed, byte, unit, self.longest_ns = numbers
+        tile_m, tile_n, each, step, held, more, fixed, byte, unit, self.longest_ns = numbers
         self._problems, self._device = problems, device
-        self.dispatch: Dispatches | None = (tile_m, tile_n, each)
+        self.dispatch: Dispatches | None = (tile_m, tile_n, each, step)
         self.pace = Pace(held, more)
         self.least = (fixed, byte, unit)
 

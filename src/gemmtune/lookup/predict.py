@@ -101,7 +101,7 @@ class Dispatch(NamedTuple):
     workgroups: float
     """Of the pass that multiplies."""
     depth: float
-    """Elements of k that one of them adds up."""
+    """Elements of k that one of them adds up, see `depth`."""
 
 
 class Parts(NamedTuple):
@@ -205,6 +205,11 @@ class Speed(NamedTuple):
 def _rounded(each: float) -> float:
     """Workgroups that a multiprocessor gets, some of them one more than others."""
     return each if each > EVEN_FROM else ROUNDED * math.ceil(each) + (1 - ROUNDED) * each
+
+
+def depth(share: float, step: int) -> float:
+    """Elements of k that a workgroup with such a share of them adds up: it takes whole steps."""
+    return math.ceil(share / step) * step
 
 
 def doublings(gemm: Sizes) -> tuple[float, float, float, float]:

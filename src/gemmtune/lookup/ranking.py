@@ -20,6 +20,7 @@ from gemmtune.lookup.predict import (
     Pace,
     Speed,
     aparts,
+    depth,
     doublings,
     doubt,
     likeness,
@@ -52,8 +53,8 @@ Name = tuple[bool, int, str, str]
 """Whether the template is an older one and the policy an unusual, family, config as JSON."""
 Place = tuple[float, float, float, float]
 """A problem's `doublings`."""
-Dispatches = tuple[int, int, float]
-"""Rows and columns of a tile, and workgroups for each."""
+Dispatches = tuple[int, int, float, int]
+"""Rows and columns of a tile, workgroups for each, and elements of k that these take at a time."""
 _Scored = tuple[float, float, int, float, Leader]
 """By what it is ranked, least first: score, distance, number; then the time and the measurement."""
 _Waiting = tuple[float, list[int], tuple[list[float], ...]]
@@ -133,8 +134,8 @@ class Measured:
         self.longest_ns = max(times)
         if not all(0.0 < time_ns < math.inf for time_ns in times):
             raise ValueError(f"times of {times} ns")
-        passes, invocations, each, tile = self.first.shape
-        self.dispatch: Dispatches | None = None if tile is None else (*tile, each)
+        passes, invocations, each, tile, step = self.first.shape
+        self.dispatch: Dispatches | None = None if tile is None else (*tile, each, step)
         """What its dispatches follow from; None: only the family knows."""
         parts = [
             speed.parts(time_ns, traffic, passes)
@@ -159,8 +160,8 @@ class Measured:
 
 def _dispatched(of: Dispatches, there: Gemm | Leader) -> tuple[float, float]:
     """As families' own arithmetic does."""
-    tile_m, tile_n, each = of
-    return each * tiles(there, tile_m, tile_n), (there.k or 1) / each
+    tile_m, tile_n, each, step = of
+    return each * tiles(there, tile_m, tile_n), depth((there.k or 1) / each, step)
 
 
 class Question(NamedTuple):
@@ -242,7 +243,7 @@ class Table:
         self._works = [
             (dispatches.setdefault(one.dispatch, len(dispatches)), *one.pace) for one in configs
         ]
-        self._dispatches = [(1, 1, 1.0) if one is None else one for one in dispatches]
+        self._dispatches = [(1, 1, 1.0, 1) if one is None else one for one in dispatches]
         """Those that configs have, many in common."""
         self._alone = [number for number, one in enumerate(configs) if one.dispatch is None]
         """Configs whose families have to be asked."""
@@ -303,9 +304,9 @@ class Table:
             one
             if (one := each * (-(-m // tile_m) * -(-n // tile_n) * batch) / at_once) > EVEN_FROM
             else ROUNDED * ceil(one) + rest * one
-            for tile_m, tile_n, each in self._dispatches
+            for tile_m, tile_n, each, _ in self._dispatches
         ]
-        depths = [k / each for _, _, each in self._dispatches]
+        depths = [depth(k / each, step) for *_, each, step in self._dispatches]
         found = [
             (one / held if (one := waves[number]) > held else 1.0) * (depths[number] + more)
             for number, held, more in self._works
