@@ -192,6 +192,14 @@ def test_what_other_code_has_learned_is_not_read(path: Path, learn: Learn) -> No
     assert "basis = " in LEARNED_QUERY
 
 
+def test_what_is_kept_in_other_columns_is_not_read(path: Path, learn: Learn) -> None:
+    without = answers(path, DEVICE.key, asked(5))
+    learn(path)
+    edit(path, "ALTER TABLE learned RENAME COLUMN step TO steps")
+    assert kept(path) == []
+    assert answers(path, DEVICE.key, asked(5)) == without
+
+
 def test_results_of_several_databases_are_learned_from_together(
     path: Path, tmp_path: Path, learn: Learn
 ) -> None:

@@ -20,6 +20,7 @@ from gemmtune.problem import Gemm, traffic_of
 from gemmtune.schema import (
     FASTEST_QUERY,
     LEARNED_QUERY,
+    LEARNED_TABLE,
     LEARNED_TRIGGERS,
     PROBLEMS_QUERY,
     TIMES_OF_QUERY,
@@ -338,15 +339,16 @@ class Catalogue:
             closing(connect_read_only(self.path, self._busy_timeout_s)) as connection,
         ):
             connection.execute("BEGIN")
-            names = connection.execute("SELECT name FROM sqlite_master")
-            tables = {str(row[0]).lower() for row in names}
+            tables = dict(connection.execute("SELECT lower(name), sql FROM sqlite_master"))
             if not tables:
                 return [[] for _ in queries]  # made, and killed before the first table
-            if not {"meta", "measurements"} <= tables:
+            if not {"meta", "measurements"} <= tables.keys():
                 raise foreign(str(self.path))
             number = connection.execute("SELECT MAX(schema) FROM meta").fetchone()[0]
             require_schema(number, str(self.path))
-            learned = {"learned", *LEARNED_TRIGGERS} <= tables
+            # With other columns it is another gemmtune's.
+            learned = tables.get("learned") == LEARNED_TABLE.strip()
+            learned = learned and LEARNED_TRIGGERS.keys() <= tables.keys()
             return [
                 connection.execute(*each).fetchall() if learned or each[0] != LEARNED_QUERY else []
                 for each in queries
