@@ -144,6 +144,11 @@ class Tuned:
         ]
         self.leaders = [row for row in self.rows if row.leads]
         self.gemms = {leader.key: leader.gemm for leader in self.leaders}
+        self._reached: dict[Name, float] = {}
+        """By config, what `one_best` adds up of the times that it was last asked with."""
+        self._times: Times = {}
+        self._ranked: tuple[Gemm, Sequence[Leader], list[Name]] | None = None
+        """The last question to `ranking`, which several rules ask."""
 
     def fitting(self, leader: Leader, gemm: Gemm) -> Name | None:
         """Its config for ``gemm``, with bounds checks where edges need them; None: not legal."""
@@ -156,6 +161,8 @@ class Tuned:
         """What a lookup that knows ``rest`` would take, best first: their configs, by all times
         on the problems that these leaders are of.
         """
+        if self._ranked and self._ranked[0] == gemm and self._ranked[1] is rest:
+            return self._ranked[2]
         names, keys = {(one.family, one.text) for one in rest}, {one.key for one in rest}
         known = [row for row in self.rows if row.key in keys and (row.family, row.text) in names]
         catalogue = copy(self._catalogue)
@@ -166,8 +173,10 @@ class Tuned:
         catalogue.learned = lambda *_: ([], [])  # what is kept is of all results
         catalogue._speeds = {self.device_key: Speed.of(adapter, seen)}
         search = Search((catalogue,), gemm, self.device_key, None, None)
-        found = [(one.family, one.config) for one in search._answers()]
-        return list(dict.fromkeys(found))
+        answers = search._answers()
+        found = list(dict.fromkeys((one.family, one.config) for one in answers))
+        self._ranked = gemm, rest, found
+        return found
 
     def lookup(self, gemm: Gemm, rest: Sequence[Leader], _: Times) -> Name | None:
         """What a lookup takes."""
@@ -186,33 +195,42 @@ class Tuned:
     def one_best(self, gemm: Gemm, rest: Sequence[Leader], times: Times) -> Name | None:
         """The legal winner that does best on the other shapes."""
         names = {name for one in rest if (name := self.fitting(one, gemm))}
-        others = {one.key: one.gemm for one in rest}
-        return max(
-            sorted(names, key=text_of), key=lambda name: score({name}, others, times), default=None
-        )
+        missing = self.gemms.keys() - {one.key for one in rest}
+
+        def reached(name: Name) -> float:
+            """On all shapes, worked out once, less on those that are not known."""
+            if self._times is not times:
+                self._times, self._reached = times, {}
+            if name not in self._reached:
+                self._reached[name] = math.fsum(shares_of(name, self.gemms, times))
+            return self._reached[name] - math.fsum(shares_of(name, missing, times))
+
+        return max(sorted(names, key=text_of), key=reached, default=None)
 
 
-def score(names: set[Name], gemms: dict[str, Gemm], times: Times) -> float:
-    """Mean log share of the fastest that the best of ``names`` reaches on each shape.
-
-    What was not measured on a shape counts as half as fast as its fastest there.
+def shares_of(name: Name, gemms: Iterable[str], times: Times) -> list[float]:
+    """The logarithm of the share of the fastest that a config reaches on each shape; where it was
+    not measured, it counts as half as fast as the fastest.
     """
-    total = 0.0
+    shares = []
     for key in gemms:
         best = min(times[key].values())
-        total += math.log(best / min(times[key].get(name, 2 * best) for name in names))
-    return total / max(len(gemms), 1)
+        shares.append(math.log(best / times[key].get(name, 2 * best)))
+    return shares
 
 
 def portfolios(leaders: Sequence[Leader], times: Times) -> dict[int, set[Name]]:
     """The best few configs for the leaders' shapes, by number: one more at a time, greedily."""
-    gemms = {one.key: one.gemm for one in leaders}
+    gemms = list(dict.fromkeys(one.key for one in leaders))
     left = sorted({(one.family, one.config) for one in leaders}, key=text_of)
+    shares = {name: shares_of(name, gemms, times) for name in left}
     every, chosen, found = set(left), set[Name](), dict[int, set[Name]]()
+    reached = [math.log(0.5)] * len(gemms)  # by the best of those chosen
     while left and len(chosen) < SIZES[-1]:
-        best = max(left, key=lambda name: score(chosen | {name}, gemms, times))
+        best = max(left, key=lambda name: math.fsum(map(max, reached, shares[name])))
         left.remove(best)
         chosen = chosen | {best}
+        reached = list(map(max, reached, shares[best]))
         if len(chosen) in SIZES:
             found[len(chosen)] = chosen
     return found | {len(every): every}

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLES = 7
-WARM_S = 0.1
+SAMPLES = 15
+WARM_S = 0.3
 CHECKED_ROWS = 4
 """Of C; the model gives no more of it, for it has to come back from the device."""
-LEAST, MOST = 5, 65
+LEAST, MOST = 5, 257
 """MatMuls of the longer model."""
 LONG_FLOPS = 4e11
 """What they should add up to: 20 ms at 20 TFLOP/s."""

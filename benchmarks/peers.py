@@ -6,10 +6,10 @@ Several sets and dtypes go into one file, which is written anew after every prob
 command goes on where it was stopped. plot_peers.py makes the table, printed here too, and a plot.
 
 In each of ``--rounds`` rounds all contestants run a problem in turn, prepared and compiled once.
-Ours are verified in every round. cuBLAS comes through PyTorch; it and onnxruntime-webgpu are left
-out where they are not installed, or cannot do a problem, and the file says why. Inputs rotate past
-the last-level cache, but for onnxruntime-webgpu, whose stay there where they fit
-(onnxruntime_webgpu.py).
+Ours are verified in every round. cuBLAS comes through PyTorch, replayed from CUDA graphs; it and
+onnxruntime-webgpu are left out where they are not installed, or cannot do a problem, and the file
+says why. Inputs rotate past the last-level cache, but for onnxruntime-webgpu, whose stay there
+where they fit (onnxruntime_webgpu.py).
 A time is the median over the rounds of device times; that of onnxruntime-webgpu is a difference of
 the host's. The spread is the largest interquartile range over median of a round, the drift the
 range of the rounds' medians over their median.

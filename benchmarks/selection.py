@@ -92,14 +92,13 @@ def judge(chosen: dict[str, tuple[Gemm, Name | None]], times: Times) -> Result:
 
 def by_rule(tuned: Tuned, gemms: dict[str, Gemm], times: Times) -> dict[str, Result]:
     """Every rule on every shape, each without what was measured of that shape itself."""
-    found = {}
-    for label, rule in RULES.items():
-        chosen = {}
-        for key, gemm in gemms.items():
-            rest = [leader for leader in tuned.leaders if leader.key != key]
-            chosen[key] = (gemm, getattr(tuned, rule)(gemm, rest, times) if rest else None)
-        found[label] = judge(chosen, times)
-    return found
+    chosen: dict[str, dict[str, tuple[Gemm, Name | None]]] = {label: {} for label in RULES}
+    for key, gemm in gemms.items():
+        rest = [leader for leader in tuned.leaders if leader.key != key]
+        for label, rule in RULES.items():
+            name = getattr(tuned, rule)(gemm, rest, times) if rest else None
+            chosen[label][key] = (gemm, name)
+    return {label: judge(every, times) for label, every in chosen.items()}
 
 
 def by_number(tuned: Tuned, gemms: dict[str, Gemm], times: Times) -> dict[int, dict[str, Result]]:

@@ -188,7 +188,7 @@ def test_near_is_what_is_predicted_to_be_fastest(store: Store, path: Path) -> No
     half = (0.75 * 16 + 0.25 * 2048 / 132) / (4096 / 132)  # of its workgroups, 15.5 and 31
     assert found.time_ns == pytest.approx(LAUNCH_NS + (4e5 - LAUNCH_NS) * half, rel=1e-2)
     assert "4096x64x64" in found.why
-    assert found.expected_share == pytest.approx(0.97 - 0.03)
+    assert found.expected_share == pytest.approx(0.95 - 0.04)
     assert [other.config for other in found.alternatives][:1] == [config_of(9)]
 
 

@@ -6,7 +6,11 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -124,3 +128,73 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_missing(tmp_path: Path) -> 
     refused = run("peers.py", "--shape", "16x16x16", *few, "--rounds", 3)
     assert refused.returncode == 1
     assert "give a new --output" in refused.stderr
+
+
+@pytest.fixture
+def contestants(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    before = set(sys.modules)
+    yield import_module("contestants")
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == ROOT / "benchmarks":
+            del sys.modules[name]
+
+
+class FakeTorch:
+    """What `contestants._recorded` uses of PyTorch: a device that takes 10 us for a product."""
+
+    def __init__(self) -> None:
+        self.launched: list[int] = []
+        self.graphs: list[list[int]] = []
+        torch = self
+
+        class Event:
+            def __init__(self, *, enable_timing: bool) -> None:
+                assert enable_timing
+
+            def record(self) -> None:
+                self.at = len(torch.launched)
+
+            def synchronize(self) -> None: ...
+
+            def elapsed_time(self, other: Event) -> float:
+                return 0.01 * (other.at - self.at)  # milliseconds
+
+        class Graph:
+            def replay(self) -> None:
+                torch.launched += torch.graphs[-1]
+
+        @contextmanager
+        def graph(_: Graph) -> Iterator[None]:
+            before = list(torch.launched)
+            yield
+            torch.graphs.append(torch.launched[len(before) :])
+            torch.launched = before  # recorded, not run
+
+        stream = SimpleNamespace(wait_stream=lambda _: None)
+        self.cuda = SimpleNamespace(
+            Event=Event,
+            CUDAGraph=Graph,
+            graph=graph,
+            Stream=lambda: stream,
+            current_stream=lambda: stream,
+            stream=lambda _: nullcontext(),
+        )
+
+    def matmul(self, a: int, _: int, *, out: object) -> None:
+        assert out == "out"
+        self.launched.append(a)
+
+
+@pytest.mark.parametrize(("pairs", "count"), [(1, 100), (3, 102), (200, 200)])
+def test_a_graph_goes_through_all_pairs_and_takes_a_millisecond(
+    contestants: ModuleType, pairs: int, count: int
+) -> None:
+    torch = FakeTorch()
+    replay, products = contestants._recorded([(i, i) for i in range(pairs)], "out", torch)
+    assert products == count
+    (graph,) = torch.graphs
+    assert graph == [i % pairs for i in range(count)]
+    before = len(torch.launched)
+    replay()
+    assert torch.launched[before:] == graph
