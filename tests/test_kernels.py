@@ -451,6 +451,57 @@ def test_split_k_is_in_the_space_where_tiles_are_few_and_k_is_deep():
     assert splits("4096x4096x4096") == {1}
 
 
+def of_f16(shape: str) -> Gemm:
+    return Gemm.parse(shape, a="f16", b="f16", c="f16")
+
+
+@pytest.mark.parametrize(
+    ("shape", "deepest", "fastest"),
+    [
+        # The fastest that an H100 was seen to run.
+        ("16x4096x4096", 256, {"subgroups_n": 2, "subgroups_k": 8, "tile_k": 256, "load": 8}),
+        ("32x5632x1152", 256, {"subgroups_n": 2, "subgroups_k": 4, "frags_m": 2, "frags_n": 2}),
+        ("512x512x512", 128, {"subgroups_m": 4, "subgroups_k": 2, "frags_n": 2, "load": 8}),
+    ],
+)
+def test_coopmat_takes_deep_steps_of_k_where_tiles_are_few(shape, deepest, fastest):
+    gemm = of_f16(shape)
+    configs = list(FAMILIES["coopmat"].space(gemm, MATRICES))
+    usual = {"stages": 1, "prefetch": True, "order": "stream_a", "pad": 8, "group_m": 1}
+    least = dict.fromkeys(("subgroups_m", "subgroups_n", "frags_m", "frags_n"), 1)
+    known = usual | least | {"tile_k": 128, "dims": "static", "checked": False} | fastest
+
+    assert max(config.tile_k for config in configs) == deepest
+    assert dataclasses.replace(FAMILIES["coopmat"].default(gemm, MATRICES), **known) in configs
+    for config in configs:
+        if config.tile_k > 64:
+            assert {name: getattr(config, name) for name in usual} == usual
+            assert (config.dims, config.a_from, config.b_from) == (
+                "static",
+                "workgroup",
+                "workgroup",
+            )
+            assert (config.turns, config.out_frags, config.hold) == (1, 1, "none")
+
+
+@pytest.mark.parametrize("shape", ["4096x4096x4096", "1024x16384x4096", "64x64x128"])
+def test_coopmat_takes_no_deep_steps_where_tiles_are_many_or_k_is_short(shape):
+    configs = list(FAMILIES["coopmat"].space(of_f16(shape), MATRICES, SKETCHED))
+
+    assert {config.tile_k for config in configs} == {16, 32, 64}
+    assert all(config.subgroups_k < 8 for config in configs)
+
+
+@pytest.mark.parametrize(("rows", "most"), [(32, 512), (33, 128)])
+def test_coopmat_takes_deep_steps_of_more_tiles_where_rows_are_few(rows, most):
+    gemm = of_f16(f"{rows}x8192x4096")
+    configs = FAMILIES["coopmat"].space(gemm, MATRICES)
+    deep = [config for config in configs if config.tile_k > 64 and config.split_k == 1]
+    tiles = {FAMILIES["coopmat"].launch(config, gemm)[0].workgroups for config in deep}
+
+    assert max(tiles) == most
+
+
 def test_a_split_has_a_workspace_for_every_part_of_c():
     gemm = Gemm.parse("100x60x4096x3")
     config = tiled(split_k=8, tile_k=16, unroll_k=16, reg_m=4, reg_n=4)

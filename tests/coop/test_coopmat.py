@@ -221,6 +221,23 @@ def test_configs_of_the_space_are_right(run_kernel, device):
         right(run_kernel, config, gemm, device)
 
 
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize("shape", ["16x40x512", "19x32x600"])
+def test_deep_steps_of_k_in_the_space_are_right(run_kernel, device, shape, trans_b):
+    gemm = Gemm.parse(shape, trans_b=trans_b, c="f16", **F16)
+    configs = FAMILIES["coopmat"].space(gemm, device)
+    # Of those whose unrolled loads are few enough to compile in time.
+    small = [c for c in configs if (c.tile_m + c.tile_n) * c.tile_k <= 1024 * c.subgroups]
+    deep = [c for c in small if c.tile_k >= 8 * c.frag and c.frags_m * c.frags_n == 1]
+    assert {c.tile_k // c.frag for c in deep} == {8, 16}
+    assert {c.subgroups_k for c in deep} == {1, 2, 4, 8}
+
+    shared = [config for config in deep if config.subgroups_k == 8]
+    picked = random.Random(0)
+    for config in (*picked.sample(deep, 3), *picked.sample(shared, 2)):
+        right(run_kernel, config, gemm, device)
+
+
 def test_a_kernel_for_another_subgroup_size_is_found_wrong(run_kernel, device):
     """What `check` never lets through: drivers compile and run it without complaint."""
     gemm = Gemm.parse("32x32x32", **F16)

@@ -7,7 +7,6 @@ drivers compile sizes that they do not support and return wrong results.
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import islice, product
 
 from gemmtune.device import Device, Fragment
@@ -20,8 +19,17 @@ from gemmtune.kernels.base import (
     check_problem,
 )
 from gemmtune.kernels.coopmat_config import HOLDS, ORDERS, SOURCES, VECTOR, CoopmatConfig
+from gemmtune.kernels.coopmat_moves import DEEP, USUAL, moves
 from gemmtune.kernels.fragments import fragment_sizes, widest_load
-from gemmtune.kernels.split import check_split, passes, sharers, widths, workspace_bytes, worthwhile
+from gemmtune.kernels.split import (
+    FEW,
+    check_split,
+    passes,
+    sharers,
+    widths,
+    workspace_bytes,
+    worthwhile,
+)
 from gemmtune.kernels.tile import TileOperand, access_width
 from gemmtune.light import replace
 from gemmtune.problem import SIZEOF, Gemm
@@ -31,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from gemmtune.literals import Dims, Stages
+    from gemmtune.literals import Dims
 
 MAX_SUM_REGISTERS = 192
 """32-bit registers of sums per invocation beyond which drivers spill, e.g. 4 x 6 fragments of
@@ -245,8 +253,10 @@ _BLOCK_K, _BLOCK_W = 64, 128
 """What a workgroup packs at a time; templates/lib/pack."""
 _GRIDS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1), (2, 4), (4, 2), (4, 4))
 _FRAGS = (1, 2, 3, 4, 5, 6, 8)
-_BUFFERING: tuple[tuple[Stages, bool], ...] = ((1, False), (1, True), (2, True))
-_USUAL: dict[str, Any] = {"stages": 1, "prefetch": True, "order": "stream_a", "pad": 8}
+_DEPTHS = (1, 2, 4, 8, 16)
+_THIN = 32
+_FEW_OF_THIN = 512
+"""Instead of `FEW`, for deep steps where rows or columns are at most `_THIN`."""
 COMPILED: tuple[tuple[Dims, bool], ...] = (("static", True), ("static", False), ("dynamic", True))
 
 
@@ -254,13 +264,14 @@ def space(gemm: Gemm, device: Device, every: int = 1) -> Iterator[CoopmatConfig]
     """See `Family.space`.
 
     Left out is what can hardly win: accesses smaller than rows allow, long and thin subgroups, few
-    sums per invocation where the problem has many, and pairs of knobs that add up to nothing.
+    sums per invocation where the problem has many, deep steps of k where it has many tiles, and
+    pairs of knobs that add up to nothing.
     """
     if supported(gemm, device):
         return
     vecs = {frag: widest_load(frag, gemm, device) for frag in fragment_sizes(gemm, device)}
     size = max(device.subgroup_size, 1)
-    combinations = islice(product(vecs, _GRIDS, _FRAGS, _FRAGS, (1, 2, 4)), 0, None, every)
+    combinations = islice(product(vecs, _GRIDS, _FRAGS, _FRAGS, _DEPTHS), 0, None, every)
     for frag, (subgroups_m, subgroups_n), frags_m, frags_n, depth in combinations:
         tile_m, tile_n = subgroups_m * frags_m * frag, subgroups_n * frags_n * frag
         if tile_m >= 2 * max(gemm.m, frag) or tile_n >= 2 * max(gemm.n, frag):
@@ -269,6 +280,9 @@ def space(gemm: Gemm, device: Device, every: int = 1) -> Iterator[CoopmatConfig]
             continue
         large = min(gemm.m, gemm.n) >= 1024
         if max(frags_m, frags_n) > 4 * min(frags_m, frags_n) or frags_m * frags_n < 6 * large:
+            continue
+        deep = depth >= DEEP
+        if deep and not _few(ceil_div(gemm.m, tile_m) * ceil_div(gemm.n, tile_n), gemm):
             continue
         sizes = {
             "frag": frag,
@@ -280,11 +294,19 @@ def space(gemm: Gemm, device: Device, every: int = 1) -> Iterator[CoopmatConfig]
             "tile_k": depth * frag,
         }
         one_row = tile_m >= gemm.m or tile_n >= gemm.n
-        for group_m in (1,) if one_row else (1, 8):
+        for group_m in (1,) if one_row or deep else (1, 8):
             for config in _schedules(sizes | {"group_m": group_m, "vec": vecs[frag]}, gemm):
                 if _fits(config, gemm, device):
                     yield config
                     yield from _splits(config, gemm, device)
+
+
+def _few(tiles: int, gemm: Gemm) -> bool:
+    """Whether tiles are few enough for deep steps: as for a split, or more where the problem is all
+    about bringing one operand.
+    """
+    thin = min(gemm.m, gemm.n) <= _THIN
+    return bool(worthwhile(tiles * gemm.batch, gemm, few=_FEW_OF_THIN if thin else FEW))
 
 
 def _splits(config: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[CoopmatConfig]:
@@ -298,7 +320,8 @@ def _splits(config: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[Coopm
     if config.dims != "static" or config.group_m > 1:
         return
     splits = worthwhile(launch(config, gemm)[0].workgroups, gemm)
-    shared = [replace(config, subgroups_k=sharing) for sharing in (2, 4) if splits]
+    few = splits or config.tile_k >= DEEP * config.frag
+    shared = [replace(config, subgroups_k=sharing) for sharing in (2, 4, 8) if few]
     for split in (*(replace(config, split_k=split_k) for split_k in splits), *shared):
         if _fits(split, gemm, device):
             yield split
@@ -306,52 +329,15 @@ def _splits(config: CoopmatConfig, gemm: Gemm, device: Device) -> Iterator[Coopm
 
 def _schedules(sizes: dict[str, Any], gemm: Gemm) -> Iterator[CoopmatConfig]:
     """Every way to move tiles of these sizes."""
-    unchecked = CoopmatConfig(**sizes, **_USUAL, dims="static", checked=False)
+    unchecked = CoopmatConfig(**sizes, **USUAL, dims="static", checked=False)
     # Where one step has an edge, so have steps of several tiles.
     whole = not unchecked.lacks_checks(gemm)
-    shallow = unchecked.tile_k == unchecked.frag
+    depth = unchecked.tile_k // unchecked.frag
     for dims, checked in COMPILED:
         compiled = sizes | {"dims": dims, "checked": checked}
         if checked or whole:
-            for knobs in _moves(dims == "static", shallow, unchecked.group_m):
+            for knobs in moves(dims == "static", depth, unchecked.group_m):
                 yield CoopmatConfig(**(compiled | knobs))
-
-
-@cache
-def _moves(static: bool, shallow: bool, group_m: int) -> tuple[dict[str, Any], ...]:
-    """Knobs of every way to move tiles; ``shallow`` ones are as deep as a fragment."""
-    moves: list[dict[str, Any]] = []
-    for (stages, prefetch), load in product(_BUFFERING, (0, 8)):
-        plain = _USUAL | {"stages": stages, "prefetch": prefetch, "load": load}
-        moves.append(plain)
-        if stages == 1:
-            moves += [plain | {"turns": 2}, plain | {"out_frags": 2}]
-        if stages == 2 and shallow:
-            moves += _held(plain, group_m)
-        if load == 0:
-            moves += [plain | {"order": "all_first"}, plain | {"pad": 0}]
-        if static and stages == 1:
-            moves += [plain | {"a_from": "storage"}, plain | {"b_from": "storage"}]
-        if static and stages == 1 and load == 0:
-            moves.append(plain | {"a_from": "storage", "b_from": "storage"})
-    return tuple(moves)
-
-
-def _held(plain: dict[str, Any], group_m: int) -> Iterator[dict[str, Any]]:
-    """With fragments a step ahead; the least and the most on its way."""
-    for out_frags in (1, 2):
-        first = plain | {"order": "all_first", "hold": "first", "out_frags": out_frags}
-        last = first | {"hold": "last"}
-        yield first
-        yield last | {"flight": 2}
-        if plain["load"]:
-            yield last
-            yield first | {"wide": True}
-            yield last | {"flight": 2, "wide": True}
-            yield last | {"pieces": 2}
-            for group in (group_m, 16) if group_m > 1 else (1,):
-                yield last | {"flight": 2, "pack": True, "group_m": group}
-                yield last | {"flight": 4, "pack": True, "group_m": group}
 
 
 def _fits(config: CoopmatConfig, gemm: Gemm, device: Device) -> bool:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 REDUCERS = 256
 """Invocations per workgroup of the second pass."""
 _SHARERS = 8
-# A space splits where a large GPU has room for more workgroups, into parts that are worth one.
-_FEW = 128
+FEW = 128
+"""Workgroups up to which a large GPU has room for more."""
+# A space splits into so many at most, and into parts that are worth a workgroup.
 _MANY = 1024
 _LEAST_DEPTH = 128
 
@@ -69,7 +70,7 @@ def workspace_bytes(split_k: int, gemm: Gemm) -> int:
 
 
 def worthwhile(
-    workgroups: int, gemm: Gemm, *, few: int = _FEW, many: int = _MANY
+    workgroups: int, gemm: Gemm, *, few: int = FEW, many: int = _MANY
 ) -> tuple[int, ...]:
     """The splits, 1 aside, that may pay where there are ``workgroups`` without one.
 
