@@ -96,12 +96,12 @@ class Learned:
         self._kinds = {of[1] for of in there.values()}
         self._configs = [Remembered(row, there, device) for row in rows]
         self._speed = Speed.of(device.adapter_type, ())
+        self._families = tuple(dict.fromkeys(one.family for one in self._configs))
         self._tables: dict[tuple[str, ...], Table] = {}
 
     def ranked(self, gemm: Gemm, edges: Callable[[Leader], bool]) -> Iterator[Predicted]:
         """See `Portfolio.ranked`."""
-        every = dict.fromkeys(one.family for one in self._configs)
-        families = tuple(each for each in every if FAMILIES.may(each, gemm))
+        families = tuple([each for each in self._families if FAMILIES.may(each, gemm)])
         if families not in self._tables:
             configs = [one for one in self._configs if one.family in families]
             self._tables[families] = Table(configs, self._speed, self._kinds)

@@ -256,14 +256,17 @@ def doubt(far: float, time_ns: float, longest_ns: float) -> float:
     return math.pow(PER_DOUBLING, far if time_ns <= longest_ns else BEYOND * far)
 
 
-def weights(fars: Iterable[float], likes: Iterable[float] = repeat(1.0)) -> list[float]:
+def weights(fars: Iterable[float], likes: Iterable[float] | None = None) -> list[float]:
     """How much what was measured so far away counts in the mean of a config's predictions.
 
     Args:
         fars: each `distance`.
-        likes: each `likeness`.
+        likes: each `likeness`; None: they are 1.
     """
-    apart = [like * (1.0 + far) for far, like in zip(fars, likes, strict=False)]
+    if likes is None:
+        apart = [1.0 + far for far in fars]
+    else:
+        apart = [like * (1.0 + far) for far, like in zip(fars, likes, strict=True)]
     if 1.0 in apart:
         return [SURE if far == 1.0 else 1.0 / far**POWER for far in apart]
     return [1.0 / far**POWER for far in apart]

@@ -171,8 +171,10 @@ class Question(NamedTuple):
     """See `Place`."""
     traffic_bytes: int
     """`Gemm.traffic_bytes`."""
+    kind: str
+    """Its `Gemm.kind`."""
     like: dict[str, float]
-    """The `likeness` of each `Gemm.kind`."""
+    """The `likeness` of each kind."""
 
 
 class Total:
@@ -201,7 +203,9 @@ class Total:
             work: `Speed.work` of the config for the problem.
             needed: whether it needs bounds checks and is without.
         """
-        likes = list(map(asked.like.__getitem__, one.kinds))
+        kinds = one.kinds
+        alike = kinds.count(asked.kind) == len(kinds)  # as mostly
+        likes = None if alike else list(map(asked.like.__getitem__, kinds))
         counts = weights(fars, likes)
         traffic = asked.traffic_bytes
         times = [fixed + byte * traffic + unit * work for fixed, byte, unit in one.costs]
@@ -212,7 +216,7 @@ class Total:
         self.number, self.longest_ns, self.needed = number, one.longest_ns, needed
         self.trusted = max(counts)
         nearest = counts.index(self.trusted)
-        self.far, self.like = rounded(fars[nearest]), likes[nearest]
+        self.far, self.like = rounded(fars[nearest]), likes[nearest] if likes else 1.0
         self.leader = one.leaders[nearest].with_checks(needed)
 
     def add(self, other: Total) -> None:
@@ -263,7 +267,7 @@ class Table:
         """
         kind = gemm.kind
         like = {other: likeness(other, kind) or 1.0 for other in self._kinds}
-        asked = Question(doublings(gemm), gemm.traffic_bytes, like)
+        asked = Question(doublings(gemm), gemm.traffic_bytes, kind, like)
         works = self._works_for(gemm)
         moved = map(add, self._fixed, map(mul, self._bytes, repeat(asked.traffic_bytes * _BARELY)))
         least = list(map(add, moved, map(mul, self._units, map(mul, works, repeat(_BARELY)))))
@@ -306,7 +310,7 @@ class Table:
             else ROUNDED * ceil(one) + rest * one
             for tile_m, tile_n, each, _ in self._dispatches
         ]
-        depths = [depth(k / each, step) for *_, each, step in self._dispatches]
+        depths = [ceil(k / each / step) * step for *_, each, step in self._dispatches]
         found = [
             (one / held if (one := waves[number]) > held else 1.0) * (depths[number] + more)
             for number, held, more in self._works
