@@ -25,7 +25,8 @@ from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.lookup import distance
 from gemmtune.lookup.candidates import Search
-from gemmtune.lookup.catalogue import Catalogue, Leader, signature_of
+from gemmtune.lookup.catalogue import Catalogue, signature_of
+from gemmtune.lookup.leader import Leader
 from gemmtune.lookup.predict import Speed
 from gemmtune.schema import USUAL_POLICY, parse_config, read_only_uri
 from gemmtune.store import Store

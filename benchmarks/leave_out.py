@@ -15,7 +15,7 @@ from pool import Text, leading
 from gemmtune import Gemm
 from gemmtune.device import Device
 from gemmtune.kernels import FAMILIES
-from gemmtune.lookup.catalogue import Leader
+from gemmtune.lookup.leader import Leader
 from gemmtune.lookup.portfolio import _Alike
 from gemmtune.lookup.predict import Speed
 from gemmtune.lookup.ranking import Measured, Table

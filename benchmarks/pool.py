@@ -23,7 +23,7 @@ from typing import NamedTuple
 from choices import TIMED_ONLY, catalogue_of, merged, unpacked
 
 from gemmtune.kernels import FAMILIES
-from gemmtune.lookup.catalogue import Leader
+from gemmtune.lookup.leader import Leader
 from gemmtune.lookup.learned import rows_of
 from gemmtune.lookup.portfolio import _Alike
 from gemmtune.schema import (

@@ -32,7 +32,7 @@ LAYERS = [
     {"problem", "device", "dialect"},
     {"kernels"},
     {"generators"},
-    {"job", "render", "reference", "shapes", "ties", "validity"},
+    {"forest", "job", "render", "reference", "shapes", "ties", "validity"},
     {"probes", "schema", "unlock", "landscape"},
     {"lookup", "store", "executors", "kerneltuner"},
     {"search", "progress", "export", "gpu"},

@@ -20,6 +20,7 @@ from databases import add
 from gemmtune._data import data_path
 from gemmtune.device import Device, Limits
 from gemmtune.export import Able, Document, Selection, candidates, export, to_text
+from gemmtune.forest import Forest
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.lookup import lookup
@@ -60,6 +61,18 @@ def split(gemm: Gemm) -> Config:
     return next(config for config in space if FAMILIES["tiled"].workspace(config, gemm))
 
 
+def forest(store: Store, kind: str) -> Forest:
+    """Trees that ask for every feature, and send each problem to one of many leaves."""
+    gemms = [gemm for gemm in store.problems(BROWSER.key) if gemm.kind == kind]
+    rows = [row for gemm in gemms for row in store.measurements(BROWSER.key, gemm.key)]
+    names = sorted({(row.family, row.config_json) for row in rows})
+    configs, trees = [*names, ("naive", "{}")], []
+    for feature, threshold in enumerate((80, 80, 40, 9000, 3000, 3000, 2**18, 4, 4, 8, 4, 2, 2)):
+        votes = [{str(n): 1 + (feature + n) % 5 for n in range(m, len(configs))} for m in (0, 1)]
+        trees.append([feature, threshold, votes[feature % 2], [2, 100, votes[0], votes[1]]])
+    return Forest(configs, trees, "9999")
+
+
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> Document:
     """Results by decree: each kind with a static and a dynamic winner, splits and subgroups."""
@@ -88,6 +101,9 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Document:
         ):
             config = config or FAMILIES[family].default(gemm, BROWSER)
             add(store, 2e5, config, device=BROWSER, gemm=gemm, family=family)
+        for options in (KINDS["plain"], MORE_KINDS["nt plain"]):
+            kind = Gemm(m=1, n=1, k=1, **options).kind
+            store.take_in(BROWSER, [], "trees", {kind: forest(store, kind)})
         return export([store], Selection(dialect="tint"), "gemmtune test")
 
 
@@ -194,6 +210,17 @@ def test_choices_are_those_of_python(document: Document, tmp_path: Path) -> None
     assert sources == {"exact", "near", "default", "none"}
 
 
+def test_trees_matter_for_these_choices(document: Document) -> None:
+    able = Able(dialect="tint", limits=LIMITS, features=("subgroups",), subgroup_size=4)
+    without = replace(document, forests={})
+    others = [
+        gemm
+        for gemm in problems({"plain": {}})
+        if candidates(document, gemm, able)[0] != candidates(without, gemm, able)[0]
+    ]
+    assert len(others) >= 2
+
+
 def encoded(array: np.ndarray[Any, Any] | None) -> str | None:
     return None if array is None else base64.b64encode(array.tobytes()).decode()
 
@@ -221,7 +248,7 @@ def test_numbers_are_right_in_chromium(document: Document, tmp_path: Path) -> No
     found = run_page(files, "/page.html", tmp_path / "profile")
     assert "failed" not in found, found
     assert found["errors"] == []
-    assert "no kernel here for" in found["refused"]
+    assert "no kernel for" in found["refused"]
     assert found["wrong"] == [
         "RangeError: m is -4, not 0, 1, ...",
         "RangeError: k is 2.5, not 0, 1, ...",

@@ -12,7 +12,8 @@ import pytest
 
 from gemmtune._data import data_path
 from gemmtune.kernels.base import step_of
-from gemmtune.lookup.catalogue import Catalogue, Leader, signature_of
+from gemmtune.lookup.catalogue import Catalogue, signature_of
+from gemmtune.lookup.leader import Leader
 from gemmtune.lookup.portfolio import _Alike
 from gemmtune.lookup.predict import (
     CHECKS_COST,

@@ -103,6 +103,19 @@ CREATE TRIGGER learned_{table}_{event} AFTER {event} ON {table} BEGIN DELETE FRO
     for event in events
 }
 """By name, what has nothing learned outlive the rows that it comes from, whoever writes."""
+FORESTS = "forests_1"
+"""Name of the table of decision trees by device and `Gemm.kind`, see `gemmtune.forest`, with the
+time of the newest measurement that they know of. The number is that of their format, which is what
+their features mean, too. Readers may do without."""
+FOREST_QUERY = f"""
+SELECT newest, configs, trees FROM {FORESTS} WHERE device = :device AND kind = :kind
+"""
+UNSEEN_QUERY = """
+SELECT DISTINCT p.m, p.n, p.k, p.batch FROM measurements m
+JOIN devices d ON d.id = m.device_id JOIN problems p ON p.id = m.problem_id
+WHERE m.finished_at > :newest AND m.status = 'ok' AND d.key = :device AND p.kind = :kind
+"""
+"""The problems of measurements that are newer than one."""
 PROBLEMS_QUERY = """
 SELECT id, key, kind, m, n, k, batch, json FROM problems WHERE kind LIKE :dtypes || ':%'
 """

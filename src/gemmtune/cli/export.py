@@ -173,7 +173,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from gemmtune.export import arrivals
+    from gemmtune.export import arrivals, forests
 
     found = [(name, document := _read(name), arrivals(document)) for name in args.documents]
     if args.check:
@@ -183,7 +183,7 @@ def _import(args: argparse.Namespace) -> int:
     reports = []
     with written_store(args) as store:
         for name, document, measured in found:
-            report = store.take_in(document.device, measured, name)
+            report = store.take_in(document.device, measured, name, forests(document))
             reports.append({"measurements": report.measurements, "present": report.present})
             if not args.json:
                 print(

@@ -6,7 +6,7 @@ were measured on. `document.schema.json` beside this file describes it.
 
 from __future__ import annotations
 
-from gemmtune.export.build import Selection, arrivals, export, loads
+from gemmtune.export.build import Selection, arrivals, export, forests, loads
 from gemmtune.export.languages import LANGUAGES, Language, source, to_text
 from gemmtune.export.select import Able, Chosen, candidates
 from gemmtune.export.values import FORMAT, Document, schema
@@ -22,6 +22,7 @@ __all__ = [
     "arrivals",
     "candidates",
     "export",
+    "forests",
     "loads",
     "schema",
     "source",

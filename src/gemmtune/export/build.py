@@ -12,8 +12,10 @@ from typing import Any
 from gemmtune.device import Device
 from gemmtune.dialect import dialect_of
 from gemmtune.errors import ConfigError, DocumentError
+from gemmtune.export.advice import Advice
 from gemmtune.export.kernels import fallbacks, portable
 from gemmtune.export.values import Document, Portable, Timed, Tuned
+from gemmtune.forest import Forest
 from gemmtune.generators import generator_hash
 from gemmtune.job import Measurement, Outcome, Policy, Versions
 from gemmtune.kernels import FAMILIES
@@ -27,7 +29,7 @@ _SECONDS = ("compile_s", "verify_s", "measure_s")
 _NAMED = ("seed", "generator_hash", "started_at", "finished_at", "uuid")
 
 _Made = dict[tuple[str, str, str], list[Timed]]
-"""Results with a kernel, by family, key of the config and kind of the problem."""
+"""Results with a kernel, by family, config as JSON and kind of the problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,9 @@ def export(stores: Sequence[Store], selection: Selection, generator: str) -> Doc
     """
     device = _choose(stores, selection.device)
     kernels: dict[str, Portable] = {}
-    problems = _problems(_rows(stores, device, selection), device, selection, kernels)
+    there = sorted(_rows(stores, device, selection), key=lambda each: each[0].key)
+    known = {} if selection.shapes else _forests(stores, device, there)
+    problems, forests = _problems(there, known, device, selection, kernels)
     if not problems:
         raise DocumentError(
             f"no verified result of {device.key} is in {_places(stores)} with these options; "
@@ -81,27 +85,69 @@ def export(stores: Sequence[Store], selection: Selection, generator: str) -> Doc
         generator=generator,
         kernels=tuple(kernels[name] for name in sorted(kernels)),
         problems=tuple(problems),
+        forests=forests,
         fallbacks=last,
     )
 
 
 def _problems(
     found: Iterable[tuple[Gemm, list[Row]]],
+    known: Mapping[str, Forest],
     device: Device,
     selection: Selection,
     kernels: dict[str, Portable],
-) -> list[Tuned]:
-    """Those with results, by key; the kernels join ``kernels``."""
+) -> tuple[list[Tuned], dict[str, Advice]]:
+    """Those with results, in their order, and what is advised of which kinds; the kernels join
+    ``kernels``.
+    """
     made: _Made = defaultdict(list)
     tuned = []
-    for gemm, rows in sorted(found, key=lambda each: each[0].key):
+    wanted = {(*name, kind) for kind, forest in known.items() for name in forest.configs}
+    for gemm, rows in found:
         results = []
         for row, timed in _results(gemm, rows, device, selection, kernels):
             results.append(timed)
-            made[row.family, row.config_key, gemm.kind].append(timed)
+            made[row.family, row.config_json, gemm.kind].append(timed)
         if results:
             tuned.append((Tuned(gemm=gemm, results=tuple(results)), rows))
-    return [replace(one, others=tuple(_others(one, rows, made))) for one, rows in tuned]
+    # Configs that are advised and nowhere among the fastest have kernels, too.
+    for one, rows in tuned:
+        for row in rows:
+            name = (row.family, row.config_json, one.gemm.kind)
+            if name in wanted and name not in made and _usual(row):
+                made[name] += _made(one.gemm, row, device, selection, kernels)
+    problems = [replace(one, others=tuple(_others(one, rows, made))) for one, rows in tuned]
+    return problems, {kind: _advice(kind, one, made) for kind, one in known.items()}
+
+
+def _forests(
+    stores: Sequence[Store], device: Device, found: Iterable[tuple[Gemm, list[Row]]]
+) -> dict[str, Forest]:
+    """The newest of each kind that knows of all results: where there are newer ones, kernels are
+    ranked by predicted time alone.
+    """
+    last: dict[str, str] = {}
+    for gemm, rows in found:
+        ends = [row.finished_at or "" for row in rows]
+        last[gemm.kind] = max([last.get(gemm.kind, ""), *ends])
+    forests: dict[str, Forest] = {}
+    for store in stores:
+        for kind, forest in store.forests(device.key).items():
+            known = forests.get(kind, forest).newest
+            if kind in last and forest.newest >= max(last[kind], known):
+                forests[kind] = forest
+    return forests
+
+
+def _advice(kind: str, forest: Forest, made: _Made) -> Advice:
+    """The same of kernels: that of each config, and what of it serves more sizes."""
+    kernels = []
+    for family, text in forest.configs:
+        alike = made.get((family, text, kind), [])
+        ids = [one.kernel for one in alike[:1]]
+        ids += [name for one in alike for name in one.general]
+        kernels.append(tuple(dict.fromkeys(ids)))
+    return Advice(newest=forest.newest, kernels=tuple(kernels), trees=forest.trees)
 
 
 def _choose(stores: Sequence[Store], part: str | None) -> Device:
@@ -147,7 +193,6 @@ def _results(
     kernels: dict[str, Portable],
 ) -> Iterator[tuple[Row, Timed]]:
     """The rows that are wanted, best first; their kernels join ``kernels``."""
-    dialect = dialect_of(selection.dialect)
     taken: Counter[tuple[str, str]] = Counter()
     readable = [row for row in rows if row.family in FAMILIES]
     readable.sort(
@@ -161,28 +206,39 @@ def _results(
     for row in readable:
         if taken[row.family, row.policy] >= selection.top:
             continue
-        try:
-            kernel = portable(row.family, row.config, gemm, device, dialect)
-        except ConfigError:
-            continue  # of another version of gemmtune, or not to be said in this dialect
-        taken[row.family, row.policy] += 1
-        config = generalised(row.family, row.config, gemm, device)
-        general = None if config is None else portable(row.family, config, gemm, device, dialect)
-        for one in (kernel, general):
-            if one is not None:
-                kernels.setdefault(one.id, one)
-        yield row, _timed(row, kernel.id, (general.id,) if general else (), kernel.config)
+        for timed in _made(gemm, row, device, selection, kernels):
+            taken[row.family, row.policy] += 1
+            yield row, timed
+
+
+def _made(
+    gemm: Gemm, row: Row, device: Device, selection: Selection, kernels: dict[str, Portable]
+) -> Iterator[Timed]:
+    """A row with its kernels, which join ``kernels``; none that this version or dialect lacks."""
+    dialect = dialect_of(selection.dialect)
+    try:
+        kernel = portable(row.family, row.config, gemm, device, dialect)
+    except ConfigError:
+        return
+    config = generalised(row.family, row.config, gemm, device)
+    general = None if config is None else portable(row.family, config, gemm, device, dialect)
+    for one in (kernel, general):
+        if one is not None:
+            kernels.setdefault(one.id, one)
+    yield _timed(row, kernel.id, (general.id,) if general else (), kernel.config)
+
+
+def _usual(row: Row) -> bool:
+    """It was taken with today's template and policy."""
+    return row.policy == Policy().key and row.generator_hash == generator_hash(row.family)
 
 
 def _others(tuned: Tuned, rows: Iterable[Row], made: _Made) -> Iterator[Timed]:
     """Today's usual times of configs that have kernels because of other problems, too."""
-    usual = Policy().key
     known = {one.facts["uuid"] for one in tuned.results}
     for row in sorted(rows, key=lambda row: (row.time_ns, row.uuid)):
-        alike = made.get((row.family, row.config_key, tuned.gemm.kind))
-        if alike is None or row.uuid in known or row.policy != usual:
-            continue
-        if row.generator_hash == generator_hash(row.family):
+        alike = made.get((row.family, row.config_json, tuned.gemm.kind))
+        if alike and row.uuid not in known and _usual(row):
             first = alike[0]
             ids = (name for one in alike for name in one.general or (one.kernel,))
             general = tuple(name for name in dict.fromkeys(ids) if name != first.kernel)
@@ -219,6 +275,25 @@ def arrivals(document: Document) -> list[Arrival]:
                     f"a result of {tuned.gemm.key} cannot be read ({error}); export it again"
                 ) from error
     return found
+
+
+def forests(document: Document) -> dict[str, Forest]:
+    """The document's decision trees, as a store takes them in; without kinds that have configs
+    without kernels.
+    """
+    kernels = {one.id: one for one in document.kernels}
+    found = {}
+    for kind, one in document.forests.items():
+        if all(one.kernels):
+            firsts = [kernels[ids[0]] for ids in one.kernels]
+            configs = [(each.family, _text(each.config)) for each in firsts]
+            found[kind] = Forest(configs=configs, trees=list(one.trees), newest=one.newest)
+    return found
+
+
+def _text(config: Mapping[str, Any]) -> str:
+    """As databases have it."""
+    return json.dumps(config, sort_keys=True, separators=(",", ":"))
 
 
 def _arrival(timed: Timed, gemm: Gemm) -> Arrival:

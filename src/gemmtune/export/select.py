@@ -78,7 +78,12 @@ def candidates(document: Document, gemm: Gemm, able: Able) -> list[Chosen]:
         for one in tuned.timed
         if good(one.kernel)
     ]
-    found += _near(document, gemm, good)
+    near = {one.id: one for one in _near(document, gemm, good)}
+    advice = document.forests.get(gemm.kind)
+    for ids in advice.on(gemm) if advice else ():
+        name = next(filter(good, ids), None)
+        found += [near[name]] if name in near else []
+    found += near.values()
     last = [name for name in document.fallbacks.get(gemm.kind, ()) if good(name)]
     if min(gemm.m, gemm.n) >= LARGE:
         last.reverse()

@@ -14,6 +14,7 @@ from typing import Any
 from gemmtune._data import data_path
 from gemmtune.device import Device
 from gemmtune.errors import DocumentError
+from gemmtune.export.advice import Advice
 from gemmtune.kernels.base import PARAMS_SIZE_BYTES
 from gemmtune.lookup import Dispatch, Pace, Parts, Speed, depth
 from gemmtune.problem import Gemm
@@ -248,6 +249,8 @@ class Document:
     """By id."""
     problems: tuple[Tuned, ...]
     """By key."""
+    forests: Mapping[str, Advice] = field(default_factory=dict)
+    """By `Gemm.kind`: which kernels to take first."""
     fallbacks: Mapping[str, tuple[str, ...]]
     """By `Gemm.kind`: ids of kernels that between them serve every size on every device."""
 
@@ -295,6 +298,7 @@ class Document:
             "conditions": [dict(one) for one in conditions],
             "kernels": {one.id: one.to_json(inline=inline) for one in self.kernels},
             "problems": [_tuned_json(one, numbers) for one in self.problems],
+            "forests": {kind: one.to_json() for kind, one in sorted(self.forests.items())},
             "fallbacks": {kind: list(ids) for kind, ids in sorted(self.fallbacks.items())},
         }
 
@@ -319,6 +323,7 @@ class Document:
                     for name, one in sorted(data["kernels"].items())
                 ),
                 problems=tuple(_tuned(one, data) for one in data["problems"]),
+                forests={k: Advice.from_json(one) for k, one in data.get("forests", {}).items()},
                 fallbacks={kind: tuple(ids) for kind, ids in data["fallbacks"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

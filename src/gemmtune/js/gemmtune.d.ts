@@ -66,6 +66,9 @@ export interface Timed {
   [fact: string]: unknown;
 }
 
+/** What asks: feature, threshold, where to go on if it is less and if not; or votes by config. */
+export type Node = [feature: number, threshold: number, less: Node, more: Node] | Record<string, number>;
+
 export interface GemmtuneDocument {
   format: number;
   generator: string;
@@ -88,6 +91,8 @@ export interface GemmtuneDocument {
     /** Of configs that have kernels because of other problems. */
     others?: Timed[];
   }[];
+  /** By kind: which kernels to take first. */
+  forests?: Record<string, { newest: string; kernels: string[][]; trees: Node[] }>;
   fallbacks: Record<string, string[]>;
 }
 

@@ -12,7 +12,8 @@ from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import check_problem
 from gemmtune.light import NamedTuple, replace
 from gemmtune.lookup.answer import Lookup
-from gemmtune.lookup.catalogue import Catalogue, Leader
+from gemmtune.lookup.catalogue import Catalogue
+from gemmtune.lookup.leader import Leader
 from gemmtune.lookup.portfolio import Portfolio, asks_alone, portfolio_of
 from gemmtune.problem import Gemm
 from gemmtune.schema import Fingerprints

@@ -2,53 +2,50 @@
 
 from __future__ import annotations
 
-import math
 import os
 from contextlib import closing
-from functools import lru_cache
 from itertools import compress
 from operator import itemgetter
 
 from gemmtune.device import Device
 from gemmtune.errors import StoreError
-from gemmtune.generators import generator_hash
+from gemmtune.forest import Forest
 from gemmtune.kernels import FAMILIES
-from gemmtune.kernels.base import Config, Launch, step_of
-from gemmtune.light import NamedTuple, loads
-from gemmtune.lookup.predict import Speed, tiles
-from gemmtune.problem import Gemm, traffic_of
+from gemmtune.light import loads
+from gemmtune.lookup.leader import Leader, traffic_or_none
+from gemmtune.lookup.predict import Speed
 from gemmtune.schema import (
     FASTEST_QUERY,
+    FOREST_QUERY,
+    FORESTS,
     LEARNED_QUERY,
     LEARNED_TABLE,
     LEARNED_TRIGGERS,
     PROBLEMS_QUERY,
     TIMES_OF_QUERY,
     TIMES_QUERY,
+    UNSEEN_QUERY,
     USUAL_POLICY,
-    Fingerprints,
     connect_read_only,
     foreign,
-    parse_config,
     require_schema,
     translated,
-    unusual,
 )
 from gemmtune.ties import TIE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import Any
 
 BUSY_TIMEOUT_S = 5.0
 """How long a lookup waits for a database that another process holds."""
 
-_UNCHECKED, _CHECKED = '"checked":false', '"checked":true'  # in a config's JSON
 _READS = 3  # of a file that changes while it is read
 
 Signature = tuple[int, ...]
+_Query = tuple[str, "Mapping[str, str | None]"]
 
 
 def signature_of(path: str | Path) -> Signature | None:
@@ -66,138 +63,9 @@ def signature_of(path: str | Path) -> Signature | None:
     return (main.st_mtime_ns, main.st_size, main.st_ino, log.st_mtime_ns, log.st_size)
 
 
-def is_unchecked(text: str) -> bool:
-    """Whether a config is compiled without bounds checks, by its JSON."""
-    return _UNCHECKED in text
-
-
-def checked(text: str) -> str:
-    """The JSON of the same config with bounds checks."""
-    return text.replace(_UNCHECKED, _CHECKED)
-
-
-class Shape(NamedTuple):
-    """How a config's kernel is dispatched, as far as its time depends on it."""
-
-    passes: int
-    """How many there are."""
-    invocations: int
-    """Of one workgroup of the pass that multiplies."""
-    workgroups: float
-    """Of that pass, per tile: more than one where k is split."""
-    tile: tuple[int, int] | None
-    """Rows and columns of a tile; None: the family has none, and `workgroups` means nothing."""
-    step: int
-    """Elements of k that a workgroup takes at a time; see `step_of`."""
-
-
-class Leader(NamedTuple):
-    """The time of a config on a problem and device: of one that is the fastest of its family on
-    some problem with the same dtypes. A row of `TIMES_QUERY` and more: lookups read thousands.
-    """
-
-    key: str
-    """`Gemm.key`."""
-    kind: str
-    """`Gemm.kind`."""
-    m: int
-    n: int
-    k: int
-    batch: int
-    problem: str
-    """The problem as JSON."""
-    family: str
-    text: str
-    """The config as JSON."""
-    time_ns: float
-    max_rel_error: float | None
-    """As measured; None: not known."""
-    driver: str | None
-    backend: str | None
-    wgpu: str | None
-    compiler: str | None
-    generator_hash: str | None
-    policy: str | None
-    device: Device
-    leads: bool
-    """It is the fastest of its family on this very problem, or as fast."""
-
-    @property
-    def gemm(self) -> Gemm:
-        """The problem; read when it is first wanted, mostly its sizes are enough.
-
-        Raises:
-            ProblemError, ValueError, TypeError: it cannot be read.
-        """
-        return _gemm(self.problem)
-
-    @property
-    def traffic_bytes(self) -> int:
-        """`Gemm.traffic_bytes`.
-
-        Raises:
-            ProblemError, ValueError, TypeError: as `gemm`.
-        """
-        return _traffic(self.kind, self.m, self.n, self.k, self.batch, self.problem)
-
-    @property
-    def unchecked(self) -> bool:
-        """The config is compiled without bounds checks."""
-        return is_unchecked(self.text)
-
-    def with_checks(self, needed: bool) -> Leader:
-        """The same with bounds checks where they are needed."""
-        if not (needed and self.unchecked):
-            return self
-        return self._replace(text=checked(self.text))
-
-    @property
-    def then(self) -> Fingerprints:
-        """What it was measured with."""
-        return _then(*self[_DRIVER : _POLICY + 1])
-
-    @property
-    def config(self) -> Config:
-        """The config; read when it is first wanted, for most leaders never are.
-
-        Raises:
-            ConfigError: this gemmtune has no such family, or it has other fields by now.
-        """
-        return _config(self.family, self.text)
-
-    @property
-    def shape(self) -> Shape:
-        """Its dispatches.
-
-        Raises:
-            ConfigError: as `config`.
-        """
-        return _shape(self.family, self.config, self.gemm)
-
-    def workgroups(self, gemm: Gemm) -> int:
-        """Of the pass that multiplies ``gemm``.
-
-        Raises:
-            ConfigError: as `config`.
-        """
-        return _main_of(FAMILIES[self.family].launch(self.config, gemm)).workgroups
-
-    @property
-    def stale(self) -> bool:
-        """The template has changed since."""
-        return self.generator_hash != generator_hash(self.family)
-
-    @property
-    def unusual(self) -> int:
-        """Over 0 where it was not timed as is usual today, so that times do not compare; most where
-        not even the way was, e.g. with inputs in the cache.
-        """
-        return unusual(self.policy or "")
-
-
-_KEY, _KIND, _FAMILY, _TEXT, _TIME, _DRIVER, _TEMPLATE, _POLICY = map(
+_KEY, _KIND, _FAMILY, _TEXT, _TIME, _TEMPLATE, _POLICY = map(
     Leader._fields.index,
-    ("key", "kind", "family", "text", "time_ns", "driver", "generator_hash", "policy"),
+    ("key", "kind", "family", "text", "time_ns", "generator_hash", "policy"),
 )
 
 
@@ -214,29 +82,6 @@ def _leading(rows: list[tuple[Any, ...]], device: Device) -> Iterator[Leader]:
     for row, name, it in zip(rows, names, leads, strict=True):
         if name in leading and row[_FAMILY] in FAMILIES:
             yield made((*row, device, it))
-
-
-@lru_cache(maxsize=4096)
-def _config(family: str, text: str) -> Config:
-    return parse_config(family, text)
-
-
-@lru_cache(maxsize=4096)
-def _shape(family: str, config: Any, gemm: Gemm) -> Shape:
-    launches = FAMILIES[family].launch(config, gemm)
-    main = _main_of(launches)
-    tile = (config.tile_m, config.tile_n) if hasattr(config, "tile_n") else None
-    return Shape(
-        passes=len(launches),
-        invocations=math.prod(main.workgroup_size),
-        workgroups=main.workgroups / max(tiles(gemm, *tile), 1) if tile else 0.0,
-        tile=tile,
-        step=step_of(config, gemm),
-    )
-
-
-def _main_of(launches: tuple[Launch, ...]) -> Launch:
-    return next((one for one in launches if one.entry_point == "main"), launches[0])
 
 
 class Catalogue:
@@ -302,8 +147,23 @@ class Catalogue:
         """What the database keeps of what was learned from these rows, and the problems that it is
         about, as `lookup.learned` reads them; nothing where it keeps nothing.
         """
-        wanted: dict[str, str | None] = {"device": device_key, "dtypes": dtypes}
+        wanted = {"device": device_key, "dtypes": dtypes}
         return tuple(self._read((LEARNED_QUERY, wanted), (PROBLEMS_QUERY, wanted)))
+
+    def forest(self, device_key: str, kind: str) -> Forest | None:
+        """Which configs to take first for problems of a `Gemm.kind`; None where it is not kept, or
+        cannot be read.
+        """
+        (rows,) = self._read((FOREST_QUERY, {"device": device_key, "kind": kind}))
+        try:
+            return Forest.from_row(*rows[0]) if rows else None
+        except (ValueError, TypeError):
+            return None
+
+    def unseen(self, device_key: str, kind: str, newest: str) -> list[tuple[int, int, int, int]]:
+        """Sizes and batch of problems with verified measurements after a time."""
+        wanted = {"device": device_key, "kind": kind, "newest": newest}
+        return self._read((UNSEEN_QUERY, wanted))[0]
 
     def speed(self, device_key: str) -> Speed:
         """What the results of one device say of it as a whole."""
@@ -312,12 +172,12 @@ class Catalogue:
             for policy in (USUAL_POLICY, None) if device_key in self.devices else ():
                 wanted = {"device": device_key, "policy": policy}
                 rows = rows or self._read((FASTEST_QUERY, wanted))[0]
-            known = [(bytes_, row[-1]) for row in rows if (bytes_ := _traffic_or_none(row[:-1]))]
+            known = [(bytes_, row[-1]) for row in rows if (bytes_ := traffic_or_none(row[:-1]))]
             kind = self.devices[device_key].adapter_type if rows else ""
             self._speeds[device_key] = Speed.of(kind, known)
         return self._speeds[device_key]
 
-    def _read(self, *queries: tuple[str, dict[str, str | None]]) -> list[list[tuple[Any, ...]]]:
+    def _read(self, *queries: _Query) -> list[list[tuple[Any, ...]]]:
         """The rows of queries. Again where the file was replaced or folded meanwhile."""
         for attempt in range(_READS):
             before = signature_of(self.path)
@@ -331,9 +191,7 @@ class Catalogue:
                 break
         return rows
 
-    def _read_once(
-        self, queries: tuple[tuple[str, dict[str, str | None]], ...]
-    ) -> list[list[tuple[Any, ...]]]:
+    def _read_once(self, queries: tuple[_Query, ...]) -> list[list[tuple[Any, ...]]]:
         with (
             translated(self.path),
             closing(connect_read_only(self.path, self._busy_timeout_s)) as connection,
@@ -348,10 +206,14 @@ class Catalogue:
             require_schema(number, str(self.path))
             # With other columns it is another gemmtune's.
             learned = tables.get("learned") == LEARNED_TABLE.strip()
-            learned = learned and LEARNED_TRIGGERS.keys() <= tables.keys()
+            absent = set()
+            if not learned or not LEARNED_TRIGGERS.keys() <= tables.keys():
+                absent.add(LEARNED_QUERY)
+            if FORESTS not in tables:
+                absent.add(FOREST_QUERY)
             return [
-                connection.execute(*each).fetchall() if learned or each[0] != LEARNED_QUERY else []
-                for each in queries
+                [] if text in absent else connection.execute(text, wanted).fetchall()
+                for text, wanted in queries
             ]
 
 
@@ -368,33 +230,3 @@ def _device(text: str) -> Device | None:
         return Device.from_json(loads(text))
     except (ValueError, TypeError, AttributeError):
         return None
-
-
-@lru_cache(maxsize=4096)
-def _gemm(text: str) -> Gemm:
-    return Gemm.from_json(loads(text))
-
-
-@lru_cache(maxsize=4096)
-def _then(*versions: str | None) -> Fingerprints:
-    driver, backend, wgpu, compiler, template, policy = versions
-    return Fingerprints(
-        driver=driver,
-        backend=backend,
-        wgpu=wgpu,
-        compiler=compiler,
-        generator_hash=template,
-        policy=policy,
-    )
-
-
-def _traffic(kind: str, m: int, n: int, k: int, batch: int, problem: str) -> int:
-    return traffic_of(kind, m, n, k) if batch == 1 else _gemm(problem).traffic_bytes
-
-
-def _traffic_or_none(row: tuple[Any, ...]) -> int:
-    """Bytes of a problem; 0: it cannot be read."""
-    try:
-        return _traffic(*row)
-    except (ValueError, TypeError, KeyError):
-        return 0

@@ -13,7 +13,7 @@ from gemmtune.device import Device
 from gemmtune.generators import generator_hash
 from gemmtune.kernels import FAMILIES
 from gemmtune.light import loads
-from gemmtune.lookup.catalogue import Leader, checked, is_unchecked
+from gemmtune.lookup.leader import Leader, checked, is_unchecked
 from gemmtune.lookup.predict import Pace, Speed, doublings
 from gemmtune.lookup.ranking import Dispatches, Measured, Name, Place, Predicted, Table
 from gemmtune.problem import Gemm
@@ -99,13 +99,18 @@ class Learned:
         self._families = tuple(dict.fromkeys(one.family for one in self._configs))
         self._tables: dict[tuple[str, ...], Table] = {}
 
-    def ranked(self, gemm: Gemm, edges: Callable[[Leader], bool]) -> Iterator[Predicted]:
+    def ranked(
+        self,
+        gemm: Gemm,
+        edges: Callable[[Leader], bool],
+        first: Iterable[tuple[str, str]] = (),
+    ) -> Iterator[Predicted]:
         """See `Portfolio.ranked`."""
         families = tuple([each for each in self._families if FAMILIES.may(each, gemm)])
         if families not in self._tables:
             configs = [one for one in self._configs if one.family in families]
             self._tables[families] = Table(configs, self._speed, self._kinds)
-        return self._tables[families].ranked(gemm, edges)
+        return self._tables[families].ranked(gemm, edges, first)
 
 
 def rows_of(configs: Iterable[Measured], numbers: dict[str, int]) -> Iterator[tuple[Any, ...]]:

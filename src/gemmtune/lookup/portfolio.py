@@ -5,13 +5,17 @@ Reads no database, and asks no family whether a config is legal.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from functools import cached_property
+from itertools import chain
 
+from gemmtune.forest import Forest
 from gemmtune.kernels import FAMILIES
-from gemmtune.lookup.catalogue import Catalogue, Leader
+from gemmtune.lookup.catalogue import Catalogue
+from gemmtune.lookup.leader import Leader
 from gemmtune.lookup.learned import Learned
-from gemmtune.lookup.predict import Speed, doublings
+from gemmtune.lookup.predict import Speed, aparts, doublings, rounded
 from gemmtune.lookup.ranking import Measured, Predicted, Table
 from gemmtune.problem import Gemm
 
@@ -68,9 +72,35 @@ class _Alike:
             except (TypeError, ValueError, ArithmeticError):
                 continue  # values no tuner writes, or fields of another version
 
-    def ranked(self, gemm: Gemm, edges: Callable[[Leader], bool]) -> Iterator[Predicted]:
+    def ranked(
+        self,
+        gemm: Gemm,
+        edges: Callable[[Leader], bool],
+        first: Iterable[tuple[str, str]] = (),
+    ) -> Iterator[Predicted]:
         """See `Portfolio.ranked`."""
-        return self.table(gemm).ranked(gemm, edges)
+        return self.table(gemm).ranked(gemm, edges, first)
+
+
+UNSEEN_REACH = 1.0
+"""Where results that are newer than a forest are nearer than so many doublings, it says nothing."""
+
+
+class Advice:
+    """A forest, and the problems of results that it does not know of."""
+
+    def __init__(self, forest: Forest, unseen: Iterable[tuple[int, int, int, int]]) -> None:
+        self._forest = forest
+        self._unseen = [tuple([math.log2(max(size, 1)) for size in sizes]) for sizes in unseen]
+
+    def on(self, gemm: Gemm) -> list[tuple[str, str]]:
+        """The configs to take first, by family and JSON; none for a batch."""
+        if gemm.batch != 1:
+            return []
+        fars = aparts(doublings(gemm), self._unseen)
+        if fars and rounded(min(fars)) < UNSEEN_REACH:
+            return []
+        return self._forest.first(gemm.m, gemm.n, gemm.k)
 
 
 class Portfolio:
@@ -83,9 +113,14 @@ class Portfolio:
         leaders: Callable[[], Sequence[Leader]],
         speed: Callable[[], Speed],
         learned: Learned | None = None,
+        advice: Callable[[str], Advice | None] = lambda _: None,
     ) -> None:
-        """With what was learned of the same results, if that is known."""
+        """With what was learned of the same results, and by `Gemm.kind` of what to take first, if
+        that is known.
+        """
         self._leaders, self._speed, self._learned = leaders, speed, learned
+        self._ask = advice
+        self._advice: dict[str, Advice | None] = {}
 
     @cached_property
     def _alike(self) -> _Alike:
@@ -111,13 +146,17 @@ class Portfolio:
 
     def ranked(self, gemm: Gemm, edges: Callable[[Leader], bool]) -> Iterator[Predicted]:
         """Every config that was measured, each once: of today's templates and the usual policy
-        first, then by the time predicted, with the doubts that distances are worth.
+        first, then by the time predicted, with the doubts that distances are worth. Before all of
+        them those that are advised.
 
         Args:
             gemm: the problem.
             edges: whether a config is without the bounds checks that the problem needs.
         """
-        return (self._learned or self._alike).ranked(gemm, edges)
+        if gemm.kind not in self._advice:
+            self._advice[gemm.kind] = self._ask(gemm.kind)
+        advice = self._advice[gemm.kind]
+        return (self._learned or self._alike).ranked(gemm, edges, advice.on(gemm) if advice else ())
 
 
 _kept: dict[tuple[str, str], tuple[tuple[Catalogue, ...], Portfolio]] = {}
@@ -159,4 +198,13 @@ def _portfolio(knowing: tuple[Catalogue, ...], device_key: str, dtypes: str) -> 
         rows, problems = knowing[0].learned(device_key, dtypes)
         if rows:
             learned = Learned(rows, problems, knowing[0].devices[device_key])
-    return Portfolio(leaders, speed, learned)
+
+    def advice(kind: str) -> Advice | None:
+        forests = [one for each in knowing if (one := each.forest(device_key, kind))]
+        if not forests:
+            return None
+        newest = max(forests, key=lambda one: one.newest)
+        unseen = [each.unseen(device_key, kind, newest.newest) for each in knowing]
+        return Advice(newest, chain.from_iterable(unseen))
+
+    return Portfolio(leaders, speed, learned, advice)

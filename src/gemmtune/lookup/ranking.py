@@ -11,7 +11,7 @@ from itertools import repeat
 from operator import add, mul
 
 from gemmtune.light import NamedTuple
-from gemmtune.lookup.catalogue import Leader
+from gemmtune.lookup.leader import Leader, checked
 from gemmtune.lookup.predict import (
     CHECKS_COST,
     EVEN_FROM,
@@ -252,6 +252,7 @@ class Table:
         self._alone = [number for number, one in enumerate(configs) if one.dispatch is None]
         """Configs whose families have to be asked."""
         clusters: defaultdict[Name, list[int]] = defaultdict(list)
+        self._clusters = clusters
         for number, one in enumerate(configs):
             clusters[one.names[True]].append(number)
         self._ranks: defaultdict[tuple[bool, int], list[list[int]]] = defaultdict(list)
@@ -259,7 +260,12 @@ class Table:
         for (stale, unusual, *_), numbers in clusters.items():
             self._ranks[stale, unusual].append(numbers)
 
-    def ranked(self, gemm: Gemm, edges: Callable[[Leader], bool]) -> Iterator[Predicted]:
+    def ranked(
+        self,
+        gemm: Gemm,
+        edges: Callable[[Leader], bool],
+        first: Iterable[tuple[str, str]] = (),
+    ) -> Iterator[Predicted]:
         """See `Portfolio.ranked`.
 
         No score is under what the least costs of a config add up to, and few of these have to be
@@ -272,6 +278,11 @@ class Table:
         moved = map(add, self._fixed, map(mul, self._bytes, repeat(asked.traffic_bytes * _BARELY)))
         least = list(map(add, moved, map(mul, self._units, map(mul, works, repeat(_BARELY)))))
         configs, seen = self._configs, set[tuple[str, str]]()
+        for name in first:
+            for total in self._named(name, asked, works, edges):
+                _, far, _, time_ns, leader = total.scored()
+                seen.add((leader.family, leader.text))
+                yield Predicted(leader=leader, time_ns=time_ns, far=far)
         for _, clusters in sorted(self._ranks.items()):
             waiting: list[_Waiting] = [
                 (min([least[one] for one in each]) if len(each) > 1 else least[each[0]], each, ())
@@ -299,6 +310,23 @@ class Table:
                 if (leader.family, leader.text) not in seen:
                     seen.add((leader.family, leader.text))  # by its best template and policy
                     yield Predicted(leader=leader, time_ns=time_ns, far=far)
+
+    def _named(
+        self,
+        name: tuple[str, str],
+        asked: Question,
+        works: list[float],
+        edges: Callable[[Leader], bool],
+    ) -> Iterator[Total]:
+        """What is predicted of one config, by family and JSON, if it was measured as usual with
+        today's template. Where it needs bounds checks, it is taken with them.
+        """
+        family, text = name
+        cluster = self._clusters.get((False, 0, family, checked(text)), [])
+        fars = [aparts(asked.place, self._configs[one].places) for one in cluster]
+        for total in self._totals(cluster, fars, asked, works, edges) if cluster else ():
+            if total.needed or total.leader.text == text:
+                yield total
 
     def _works_for(self, gemm: Gemm) -> list[float]:
         """`Speed.work` of each, written out."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from gemmtune.device import Device
+from gemmtune.forest import Forest
 from gemmtune.job import Outcome, Versions
 from gemmtune.kernels.base import Config
 from gemmtune.problem import Gemm
@@ -44,7 +45,7 @@ class Arrival:
     """UTC, ISO 8601."""
 
 
-def history(device: Device, arrivals: Sequence[Arrival]) -> History:
+def history(device: Device, arrivals: Sequence[Arrival], forests: Mapping[str, Forest]) -> History:
     """The arrivals as rows of tables, as a database would hold them that has nothing else.
 
     Raises:
@@ -70,6 +71,7 @@ def history(device: Device, arrivals: Sequence[Arrival]) -> History:
         devices=[{"id": 1, "first_seen": first, "described_at": first} | device_columns(device)],
         problems=[{"id": numbers[key]} | problem_columns(gemm) for key, gemm in gemms.items()],
         measurements=list(measurements.values()),
+        forests=[{"device": device.key, "kind": k} | one.to_row() for k, one in forests.items()],
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select, update
 
+from gemmtune.store import forests
 from gemmtune.store.tables import DEVICES, MEASUREMENTS, PROBES, PROBLEMS, insert_if_new
 from gemmtune.ties import TIE
 
@@ -46,6 +47,8 @@ class History:
     """Of table measurements, oldest first."""
     probes: Sequence[Mapping[Any, Any]] = ()
     """Of table probes."""
+    forests: Sequence[Mapping[Any, Any]] = ()
+    """Of the table of forests."""
 
     def fastest(self, top: int) -> History:
         """Only the ``top`` fastest rows of each problem on each device, of each family and policy,
@@ -84,6 +87,7 @@ def read(source: Connection) -> History:
         .mappings()
         .all(),
         probes=source.execute(select(PROBES)).mappings().all(),
+        forests=forests.read(source),
     )
 
 
@@ -94,6 +98,7 @@ def write(target: Connection, whole: History, source: str, top: int | None = Non
     problems, new_problems = _copy_keyed(target, history.problems, PROBLEMS)
     _describe(target, history.devices)
     _copy_probes(target, history.probes, devices)
+    forests.write(target, history.forests)
     query = select(MEASUREMENTS.c.uuid, MEASUREMENTS.c.finished_at)
     here: dict[str, str | None] = {row.uuid: row.finished_at for row in target.execute(query)}
     _renew(target, history.measurements, here)

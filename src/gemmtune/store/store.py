@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,11 +13,13 @@ from sqlalchemy import select
 
 from gemmtune.device import Device
 from gemmtune.errors import StoreError
+from gemmtune.forest import Forest
 from gemmtune.job import FailureKind, Outcome, Policy, Versions
 from gemmtune.kernels.base import Config, Needs
 from gemmtune.probes import Finding
 from gemmtune.problem import Gemm
 from gemmtune.store import audit, journal, merge, probes
+from gemmtune.store import forests as table_of_forests
 from gemmtune.store.arrivals import Arrival, history
 from gemmtune.store.database import Database
 from gemmtune.store.info import Info, info
@@ -265,6 +267,15 @@ class Store:
             texts = connection.execute(query).scalars().all()
         return [Gemm.from_json(json.loads(text)) for text in texts]
 
+    def forests(self, device_key: str) -> dict[str, Forest]:
+        """Which configs to take first on a device, by `Gemm.kind`."""
+        with self._database.transaction() as reading:
+            rows = [row for row in table_of_forests.read(reading) if row["device"] == device_key]
+        return {
+            row["kind"]: Forest.from_row(row["newest"], row["configs"], row["trees"])
+            for row in rows
+        }
+
     def info(self) -> Info:
         """What the database holds, in numbers."""
         path = self._database.path
@@ -299,18 +310,25 @@ class Store:
         with self._database.transaction(write=True) as writing:
             return merge.write(writing, history, source.where, top)
 
-    def take_in(self, device: Device, arrivals: Sequence[Arrival], source: str) -> MergeReport:
+    def take_in(
+        self,
+        device: Device,
+        arrivals: Sequence[Arrival],
+        source: str,
+        forests: Mapping[str, Forest] | None = None,
+    ) -> MergeReport:
         """Add measurements that come from elsewhere; those that are here already stay as they are.
 
         Args:
             device: where they were taken.
             arrivals: the measurements.
             source: what the report calls the place they come from.
+            forests: what to take first there, by `Gemm.kind`; older ones stay out.
 
         Raises:
             ValueError: a measurement without a finite time above 0.
         """
-        whole = history(device, arrivals)
+        whole = history(device, arrivals, forests or {})
         with self._database.transaction(write=True) as writing:
             return merge.write(writing, whole, source)
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gemmtune import schema
 from gemmtune.schema import BEST_VIEW, SCHEMA
 
 METADATA = MetaData()
@@ -152,6 +153,17 @@ PROBES = Table(
     CheckConstraint("status IN ('running', 'ok', 'failed')", name="known_probe_status"),
     CheckConstraint("(status = 'ok') = (number IS NOT NULL)", name="answer_has_number"),
     CheckConstraint("(status = 'failed') = (failure_kind IS NOT NULL)", name="probe_has_kind"),
+)
+
+FORESTS = Table(
+    schema.FORESTS,
+    MetaData(),  # not made with the others: most databases have none
+    Column("device", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("newest", Text, nullable=False),
+    # Family and config of each number in the trees, and the trees, as JSON.
+    Column("configs", Text, nullable=False),
+    Column("trees", Text, nullable=False),
 )
 
 BEST = TableClause(
