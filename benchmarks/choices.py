@@ -138,6 +138,7 @@ class Tuned:
             whole = merged(paths, Path(folder) / "whole.db") if len(paths) > 1 else paths[0]
             self._catalogue = catalogue_of(whole)
             rows = self._catalogue.leaders(device_key)
+            self._forest = self._catalogue.forest(device_key, kind)
         self.rows = [
             row
             for row in rows
@@ -148,7 +149,7 @@ class Tuned:
         self._reached: dict[Name, float] = {}
         """By config, what `one_best` adds up of the times that it was last asked with."""
         self._times: Times = {}
-        self._ranked: tuple[Gemm, Sequence[Leader], list[Name]] | None = None
+        self._ranked: tuple[Gemm, Sequence[Leader], bool, list[Name]] | None = None
         """The last question to `ranking`, which several rules ask."""
 
     def fitting(self, leader: Leader, gemm: Gemm) -> Name | None:
@@ -158,12 +159,21 @@ class Tuned:
             config = replace(config, **{"checked": True})
         return None if family.check(config, gemm, leader.device) else (leader.family, config)
 
-    def ranking(self, gemm: Gemm, rest: Sequence[Leader]) -> list[Name]:
+    def ranking(self, gemm: Gemm, rest: Sequence[Leader], forest: bool | None = None) -> list[Name]:
         """What a lookup that knows ``rest`` would take, best first: their configs, by all times
         on the problems that these leaders are of.
+
+        Args:
+            gemm: the problem.
+            rest: what is known.
+            forest: whether decision trees have a say; None: where these know nothing of the
+                problem, and all that they speak of is known.
         """
-        if self._ranked and self._ranked[0] == gemm and self._ranked[1] is rest:
-            return self._ranked[2]
+        if forest is None:
+            forest = gemm.key not in self.gemms and rest is self.leaders
+        last = self._ranked
+        if last and last[0] == gemm and last[1] is rest and last[2] == forest:
+            return last[3]
         names, keys = {(one.family, one.text) for one in rest}, {one.key for one in rest}
         known = [row for row in self.rows if row.key in keys and (row.family, row.text) in names]
         catalogue = copy(self._catalogue)
@@ -172,16 +182,22 @@ class Tuned:
         adapter = catalogue.devices[self.device_key].adapter_type
         seen = ((one.gemm.traffic_bytes, one.time_ns) for one in known)
         catalogue.learned = lambda *_: ([], [])  # what is kept is of all results
+        catalogue.forest = lambda *_: self._forest if forest else None
+        catalogue.unseen = lambda *_: []
         catalogue._speeds = {self.device_key: Speed.of(adapter, seen)}
         search = Search((catalogue,), gemm, self.device_key, None, None)
         answers = search._answers()
         found = list(dict.fromkeys((one.family, one.config) for one in answers))
-        self._ranked = gemm, rest, found
+        self._ranked = gemm, rest, forest, found
         return found
 
     def lookup(self, gemm: Gemm, rest: Sequence[Leader], _: Times) -> Name | None:
         """What a lookup takes."""
         return next(iter(self.ranking(gemm, rest)), None)
+
+    def predicted(self, gemm: Gemm, rest: Sequence[Leader], _: Times) -> Name | None:
+        """What a lookup would take without decision trees."""
+        return next(iter(self.ranking(gemm, rest, forest=False)), None)
 
     def of_measured(self, gemm: Gemm, rest: Sequence[Leader], times: Times) -> Name | None:
         """What a lookup would take if there were only what was measured on the very shape."""

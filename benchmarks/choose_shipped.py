@@ -1,17 +1,19 @@
 """Chooses which of all measurements of a device ship in tuning.db. No GPU.
 
 Of each pair of dtypes that has a `Plan`: a few configs that together serve all problems best, of
-each problem the best row that one of them has, and its very best where that is faster by more than
-3 %. Then rounds of counterexamples: what lookups would choose first for a problem, if it were left
-out, and is known to be slow there, is added, so that they know better. Then the best rows of
-problems with operands stored otherwise that are predicted badly; of all other problems their best.
+each problem that was searched or is a preset's the best row that one of them has, and of presets'
+the very best where that is faster by more than 3 %. Then rows of the configs that decision trees
+speak of, which ship too, see `grow_forest.py`. Then rounds of counterexamples: what lookups would
+choose first by predicted time for a problem, if it were left out, and is known to be slow there, is
+added, so that they know better. Then the best rows of problems with operands stored otherwise that
+are predicted badly. Of all other problems their best.
 
 Held-out shapes have no part in this, nor has any config that a search came upon there before it was
 timed elsewhere. Those that are a preset's too ship their best row of the configs that ship anyway.
 
     python benchmarks/choose_shipped.py POOL [POOL ...] [--output tuning.db] [--json FILE]
         [--keep benchmarks/results/selection-h100/pool.db.xz] [--held-out FILE ...]
-        [--configs f16=200] [--top f16=3] [--tolerance f16=0.11] [--rounds 8]
+        [--forests tuning.db] [--configs f16=200] [--top f16=3] [--tolerance f16=0.11] [--rounds 8]
 
 `--keep` writes all rows that choosing and `selection.py` can use, held-out shapes included, in
 little space. Choosing from that file gives the same rows as from all that it was made from.
@@ -32,11 +34,15 @@ from typing import Any
 
 from choices import device_in
 from leave_out import Rule
-from pool import Pool, Text, keep, ship, whole
+from pool import Pool, Text, keep, leading, ship, whole
 
 from gemmtune import Gemm
+from gemmtune._data import data_path
+from gemmtune.device import Device
+from gemmtune.forest import Forest
 from gemmtune.kernels import FAMILIES
 from gemmtune.shapes import PRESETS, parse_dtype, preset, read_shapes
+from gemmtune.store import Store
 from gemmtune.ties import TIE
 
 HERE = Path(__file__).parent
@@ -51,8 +57,10 @@ DEEP = 12
 only those that lead somewhere count."""
 PLAIN_DEEP = 8
 """The same for configs that do not multiply matrices."""
-OTHERWISE = 0.95
+OTHERWISE = 0.92
 """With operands stored otherwise, choices that reach so much of the best need no row."""
+ADVISED = 1
+"""Of a config that trees speak of, so many rows ship, of problems where it leads."""
 NAMED = 5
 """So many problems are named where something is wrong with several."""
 
@@ -148,7 +156,9 @@ def fastest_of(here: Mapping[Text, float], names: Iterable[Text]) -> Text | None
 class Choice:
     """The rows of one plan that ship, found step by step."""
 
-    def __init__(self, pool: Pool, plan: Plan, deep: int, rounds: int) -> None:
+    def __init__(
+        self, pool: Pool, plan: Plan, deep: int, rounds: int, advised: Iterable[Text] = ()
+    ) -> None:
         self.pool, self.plan, self.rounds = pool, plan, rounds
         self.times = pool.times(pool.of_kind(plan.kind))
         self.deep = [key for key, here in self.times.items() if len(here) >= deep]
@@ -156,7 +166,7 @@ class Choice:
             key: next(iter(rows.values())).leader.gemm for key, rows in pool.usable.items()
         }
         self.configs = portfolio(self.times, winners(self.times), plan.configs)
-        self.chosen = self.plain() | exact(self.times, self.configs)
+        self.chosen = self.advised(advised) | self.plain() | self.known()
         self.left: int = self.add_counterexamples()
         """Counterexamples that there still are."""
         self.add_stored_otherwise()
@@ -166,6 +176,37 @@ class Choice:
         """Lookups that know what was chosen so far."""
         rows = self.pool.rows
         return Rule(self.pool.device, (rows[key][text].leader for key, text in self.chosen))
+
+    def known(self) -> Chosen:
+        """Of presets' problems the best rows, and of those that were searched too, not only timed,
+        the best of the portfolio.
+        """
+        presets = {gemm.key for gemm in preset_gemms(self.plan.dtype)}
+        chosen = exact({key: self.times[key] for key in self.times if key in presets}, self.configs)
+        for key, here in self.times.items():
+            if any(row.searched for row in self.pool.usable[key].values()):
+                one = fastest_of(here, self.configs)
+                if one is not None:
+                    chosen.setdefault((key, one), "best of the portfolio")
+        return chosen
+
+    def advised(self, names: Iterable[Text]) -> Chosen:
+        """Of each config that trees speak of, rows of problems where it is the fastest of its
+        family, or as fast: those first where the others are slower.
+        """
+        leaders = (row.leader for key in self.times for row in self.pool.usable[key].values())
+        leads, found = leading(leaders), Chosen()
+        for text in names:
+            keys = leads.get(text, set())
+
+            def lead(key: str, text: Text = text) -> float:
+                here = self.times[key]
+                others = [ns for one, ns in here.items() if one[0] == text[0] and one != text]
+                return min(others, default=math.inf) / here[text]
+
+            for key in sorted(keys, key=lambda one: (-lead(one), one))[:ADVISED]:
+                found[key, text] = "advised"
+        return found
 
     def plain(self) -> Chosen:
         """Of problems that are known well and those of the core set, the best row of some configs
@@ -287,6 +328,12 @@ def preset_gemms(dtype: str) -> list[Gemm]:
     return list(dict.fromkeys(every))
 
 
+def forests_of(path: Path, device: Device) -> dict[str, Forest]:
+    """The trees that a database has of a device, by kind."""
+    with Store.open(path, create=False, read_only=True) as store:
+        return store.forests(device.key)
+
+
 def others(pool: Pool, plans: Iterable[Plan]) -> Chosen:
     """The best row of each problem that no plan is about."""
     planned = {plan.kind.partition(":")[0] for plan in plans}
@@ -349,6 +396,8 @@ def main() -> None:
         default=[HELD_OUT],
         help="files of shapes with no part in it",
     )
+    shipped = data_path("tuning.db")
+    add("--forests", type=Path, default=shipped, help="database of the trees that ship")
     add("--configs", nargs="*", help="of the portfolio, as f16=50")
     add("--plain", nargs="*", help="configs beside it that multiply no matrices, as f16=12")
     add("--top", nargs="*", help="choices that may be counterexamples, as f16=5")
@@ -366,11 +415,14 @@ def main() -> None:
             print(f"{args.keep}: {len(pool.every)} rows, {args.keep.stat().st_size} bytes")
         if args.keep and not (args.output or args.json):
             return
+        forests = forests_of(args.forests, pool.device)
         chosen, everything = others(pool, plans), {}
         for plan in plans:
             if not pool.of_kind(plan.kind):
                 continue
-            choice = Choice(pool, plan, args.deep, args.rounds)
+            known = forests.get(plan.kind)
+            advised = known.configs if known else []
+            choice = Choice(pool, plan, args.deep, args.rounds, advised)
             chosen |= choice.chosen
             everything[plan.dtype] = choice.to_json()
             print(summary(plan.dtype, everything[plan.dtype]), flush=True)
@@ -380,7 +432,7 @@ def main() -> None:
             args.json.write_text(json.dumps(everything, indent=1) + "\n", "utf-8")
         if args.output:
             numbers = {pool.rows[key][text].number for key, text in chosen}
-            ship(database, numbers, args.output)
+            ship(database, numbers, args.output, pool.device, forests)
             print(f"{args.output}: {len(numbers)} rows, {args.output.stat().st_size} bytes")
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,11 +22,14 @@ from typing import NamedTuple
 
 from choices import TIMED_ONLY, catalogue_of, merged, unpacked
 
+from gemmtune.device import Device
+from gemmtune.forest import Forest
 from gemmtune.kernels import FAMILIES
 from gemmtune.lookup.leader import Leader
 from gemmtune.lookup.learned import rows_of
 from gemmtune.lookup.portfolio import _Alike
 from gemmtune.schema import (
+    FORESTS,
     LEARNED,
     LEARNED_TABLE,
     LEARNED_TRIGGERS,
@@ -60,8 +63,9 @@ UPDATE OR IGNORE measurements SET claim = (
 
 TRIM = f"""
 UPDATE measurements SET claim = NULL, compile_s = NULL, verify_s = NULL, measure_s = NULL,
-granted_at = NULL, started_at = finished_at, deadline = finished_at, owner_host = '', owner_pid = 0,
-owner_start = '', owner_run = CASE owner_run WHEN '{TIMED_ONLY}' THEN owner_run ELSE 'tune' END
+granted_at = NULL, needs = NULL, started_at = finished_at, deadline = '', owner_host = '',
+owner_pid = 0, owner_start = '',
+owner_run = CASE owner_run WHEN '{TIMED_ONLY}' THEN owner_run ELSE 'tune' END
 """
 """Takes out of a row what neither choosing nor lookups read; claims are worked out again."""
 
@@ -190,11 +194,25 @@ def whole(paths: list[Path], folder: Path) -> Path:
         return target
 
 
-def ship(source: Path, numbers: Collection[int], output: Path) -> None:
+def ship(
+    source: Path,
+    numbers: Collection[int],
+    output: Path,
+    device: Device | None = None,
+    forests: Mapping[str, Forest] | None = None,
+) -> None:
     """Writes a database of these measurements, oldest first, and what is known of their devices,
-    without what nobody reads of rows that others measured.
+    without what nobody reads of rows that others measured; with a device's trees by kind.
     """
-    _write(source, numbers, output, (TRIM, CLAIM), "finished_at, uuid", learn)
+
+    def finish(made: Path) -> None:
+        if device and forests:
+            with Store.open(made) as store:
+                store.take_in(device, [], "", forests)
+                store.compact()
+        learn(made)
+
+    _write(source, numbers, output, (TRIM, CLAIM), "finished_at, uuid", finish)
 
 
 def keep(source: Path, numbers: Collection[int], output: Path) -> None:
@@ -251,6 +269,7 @@ def _write(
                 )
             connection.execute("DELETE FROM probes WHERE device_id NOT IN (SELECT id FROM devices)")
             connection.execute("DELETE FROM interrupted")
+            connection.execute(f"DROP TABLE IF EXISTS {FORESTS}")  # of other measurements
             for change in changes:
                 connection.execute(change)
             connection.execute(

@@ -1,7 +1,8 @@
 """What selecting for untuned shapes is worth: leave-one-out, and on shapes never tuned. No GPU.
 
 Each tuned shape in turn is taken out of the database, a config is selected for it from what the
-other shapes left, and its time there is compared with the fastest that was measured. Shapes of a
+other shapes left, and its time there is compared with the fastest that was measured; decision
+trees, which learned from that shape too, then have no say. Shapes of a
 file are treated alike as far as `--reference`, where they were tuned for comparison only, has them;
 nothing of theirs is chosen from. Beside the rule that lookups follow stand the nearest tuned shape
 and one config for all; then what lookups reach with fewer configs to choose from. A choice that was
@@ -36,6 +37,7 @@ HELD_OUT = HERE / "shapes" / "heldout.txt"
 MEASURED = [HERE / "results" / "selection-h100" / "pool.db.xz"]
 RULES = {
     "lookup": "lookup",
+    "predicted time alone": "predicted",
     "nearest neighbour": "nearest",
     "one best config": "one_best",
     "lookup, measured only": "of_measured",
@@ -94,7 +96,9 @@ def by_rule(tuned: Tuned, gemms: dict[str, Gemm], times: Times) -> dict[str, Res
     """Every rule on every shape, each without what was measured of that shape itself."""
     chosen: dict[str, dict[str, tuple[Gemm, Name | None]]] = {label: {} for label in RULES}
     for key, gemm in gemms.items():
-        rest = [leader for leader in tuned.leaders if leader.key != key]
+        rest = tuned.leaders
+        if key in tuned.gemms:
+            rest = [leader for leader in rest if leader.key != key]
         for label, rule in RULES.items():
             name = getattr(tuned, rule)(gemm, rest, times) if rest else None
             chosen[label][key] = (gemm, name)
@@ -106,6 +110,7 @@ def by_number(tuned: Tuned, gemms: dict[str, Gemm], times: Times) -> dict[int, d
     found = {}
     for number, names in portfolios(tuned.leaders, times).items():
         few = only(tuned.leaders, names)
+        few = tuned.leaders if len(few) == len(tuned.leaders) else few
         taken = {key: (gemm, tuned.lookup(gemm, few, times)) for key, gemm in gemms.items()}
         best = {}
         for key, gemm in gemms.items():

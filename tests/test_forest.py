@@ -13,7 +13,7 @@ import pytest
 
 from databases import DEVICE, add, config_of
 from gemmtune.export import Selection, arrivals, export, forests, loads, schema, to_text
-from gemmtune.forest import Forest, features, voted
+from gemmtune.forest import Forest, features, read, voted
 from gemmtune.lookup import Lookup, lookup, refresh
 from gemmtune.lookup.candidates import Search
 from gemmtune.lookup.catalogue import Catalogue, signature_of
@@ -26,8 +26,8 @@ KIND = "f32,f32,f32,f32:nn"
 EVER = "9999-01-01T00:00:00.000000Z"
 NAMES = [("naive", to_json_text(config_of(number).to_json())) for number in range(4)]
 TREES = [
-    [0, 100, {"1": 5, "2": 9}, [4, 4096, {"3": 7}, {"0": 1, "3": 2}]],
-    [8, 4, {}, {"2": 1, "1": 5}],
+    [0, 100, [1, 5, 2, 9], [4, 4096, [3, 7], [0, 1, 3, 2]]],
+    "[8,4,[],[1,5,2,1]]",
 ]
 """On m: 2 or 1, whichever the second tree adds to by the alignment of n; larger ones 3."""
 
@@ -46,8 +46,23 @@ def test_the_most_votes_come_first_then_the_lowest_number() -> None:
     assert voted(TREES, 50, 8, 9) == [1, 2]
     assert voted(TREES, 500, 8, 8) == [3, 1, 2]
     assert voted(TREES, 500, 7, 9) == [3, 0]
-    assert voted([{"10": 1, "9": 1}], 1, 1, 1) == [9, 10]
+    assert voted([[10, 1, 9, 1]], 1, 1, 1) == [9, 10]
     assert voted([], 1, 1, 1) == []
+
+
+def test_deep_nodes_are_text_in_a_database_and_mean_the_same() -> None:
+    deep: list[object] = [1, 7]
+    for threshold in range(2, 30):
+        deep = [0, threshold, [threshold, 5], deep]
+    forest = Forest(NAMES, [deep], EVER)
+    row = forest.to_row()
+    kept = Forest.from_row(**row)
+    assert row["trees"].count('"') == 2
+    assert kept.trees != forest.trees
+    assert list(map(read, kept.trees)) == forest.trees
+    assert kept.to_row() == row
+    for m in range(1, 40):
+        assert voted(kept.trees, m, 1, 1) == voted(forest.trees, m, 1, 1)
 
 
 @pytest.fixture
@@ -182,12 +197,12 @@ def test_documents_have_them_with_a_kernel_for_each_config(path: Path, tmp_path:
     text = to_text(document)
     jsonschema.validate(document.to_json(), schema())
     assert all(document.forests[KIND].kernels)
-    read = loads(text)
-    assert read == document
+    found = loads(text)
+    assert found == document
     with Store.open(tmp_path / "again.db") as store:
-        store.take_in(read.device, arrivals(read), "a document", forests(read))
+        store.take_in(found.device, arrivals(found), "a document", forests(found))
         assert to_text(export([store], Selection(), "gemmtune test")) == text
-        assert store.forests(DEVICE.key)[KIND] == Forest(NAMES, TREES, EVER)
+        assert store.forests(DEVICE.key)[KIND] == Forest(NAMES, list(map(read, TREES)), EVER)
 
 
 def test_documents_of_some_shapes_or_newer_results_have_none(path: Path) -> None:

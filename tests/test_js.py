@@ -68,7 +68,8 @@ def forest(store: Store, kind: str) -> Forest:
     names = sorted({(row.family, row.config_json) for row in rows})
     configs, trees = [*names, ("naive", "{}")], []
     for feature, threshold in enumerate((80, 80, 40, 9000, 3000, 3000, 2**18, 4, 4, 8, 4, 2, 2)):
-        votes = [{str(n): 1 + (feature + n) % 5 for n in range(m, len(configs))} for m in (0, 1)]
+        numbers = [range(m, len(configs)) for m in (0, 1)]
+        votes = [[v for n in few for v in (n, 1 + (feature + n) % 5)] for few in numbers]
         trees.append([feature, threshold, votes[feature % 2], [2, 100, votes[0], votes[1]]])
     return Forest(configs, trees, "9999")
 

@@ -30,9 +30,10 @@ class Forest(NamedTuple):
     configs: list[tuple[str, str]]
     """Family and config as JSON, by number."""
     trees: list[Any]
-    """Each a node, as JSON has it. One that asks is a number of `features`, a threshold, the node
-    to go on at where the feature is less, and the one where it is not. A leaf has by number of a
-    config, as text, its votes: what it has over configs that are not named."""
+    """Each a node, or one as JSON, which is read when it is come to. A node that asks is a list of
+    a number of `features`, a threshold, the node to go on at where the feature is less, and the
+    one where it is not. A leaf is a list of numbers only: those of configs, each followed by its
+    votes, which are what it has over configs that are not named."""
     newest: str
     """When the last measurement was taken that they know of, UTC, ISO 8601."""
 
@@ -46,11 +47,9 @@ class Forest(NamedTuple):
         return cls([(family, text) for family, text in loads(configs)], loads(trees), newest)
 
     def to_row(self) -> dict[str, str]:
-        """The columns that `from_row` reads."""
-        from json import dumps
-
-        configs, trees = (dumps(each, separators=(",", ":")) for each in (self.configs, self.trees))
-        return {"newest": self.newest, "configs": configs, "trees": trees}
+        """The columns that `from_row` reads. Deep nodes are text in it."""
+        trees = _text([_folded(read(node), TEXT_FROM) for node in self.trees])
+        return {"newest": self.newest, "configs": _text(self.configs), "trees": trees}
 
     def first(self, m: int, n: int, k: int) -> list[tuple[str, str]]:
         """The configs that have votes for a problem of that size, best first."""
@@ -59,11 +58,45 @@ class Forest(NamedTuple):
 
 def voted(trees: Iterable[Any], m: int, n: int, k: int) -> list[int]:
     """Numbers of what has votes, the most first, of as many the lowest."""
-    asked, votes = features(m, n, k), dict[str, int]()
-    for node in trees:
-        while type(node) is list:
+    asked, votes = features(m, n, k), dict[int, int]()
+    for tree in trees:
+        node = loads(tree) if type(tree) is str else tree
+        while is_question(node):
             what, threshold, less, more = node
             node = less if asked[what] < threshold else more
-        for number, had in node.items():
+            if type(node) is str:
+                node = loads(node)
+        for number, had in zip(node[::2], node[1::2], strict=True):
             votes[number] = votes.get(number, 0) + had
-    return sorted(map(int, votes), key=lambda number: (-votes[str(number)], number))
+    return sorted(votes, key=lambda number: (-votes[number], number))
+
+
+def is_question(node: list[Any]) -> bool:
+    """Whether a node asks; otherwise it is a leaf."""
+    return len(node) == 4 and type(node[3]) is not int
+
+
+def read(node: Any) -> Any:
+    """A tree with no text in it."""
+    if type(node) is str:
+        return read(loads(node))
+    return [*node[:2], read(node[2]), read(node[3])] if is_question(node) else node
+
+
+TEXT_FROM = 5
+"""So deep are the nodes that are text in a database: of four trees a lookup reads a thirtieth."""
+
+
+def _folded(node: list[Any], depth: int) -> Any:
+    """A tree with text from a depth on."""
+    if not is_question(node):
+        return node
+    if not depth:
+        return _text(node)
+    return [*node[:2], *(_folded(each, depth - 1) for each in node[2:])]
+
+
+def _text(value: Any) -> str:
+    from json import dumps
+
+    return dumps(value, separators=(",", ":"))

@@ -108,14 +108,15 @@ FORESTS = "forests_1"
 time of the newest measurement that they know of. The number is that of their format, which is what
 their features mean, too. Readers may do without."""
 FOREST_QUERY = f"""
-SELECT newest, configs, trees FROM {FORESTS} WHERE device = :device AND kind = :kind
+SELECT newest, configs, trees, known FROM {FORESTS} WHERE device = :device AND kind = :kind
 """
 UNSEEN_QUERY = """
 SELECT DISTINCT p.m, p.n, p.k, p.batch FROM measurements m
 JOIN devices d ON d.id = m.device_id JOIN problems p ON p.id = m.problem_id
-WHERE m.finished_at > :newest AND m.status = 'ok' AND d.key = :device AND p.kind = :kind
+WHERE m.id > :known AND m.finished_at > :newest AND m.status = 'ok'
+AND d.key = :device AND p.kind = :kind
 """
-"""The problems of measurements that are newer than one."""
+"""The problems of measurements that are newer than one; up to that number none is."""
 PROBLEMS_QUERY = """
 SELECT id, key, kind, m, n, k, batch, json FROM problems WHERE kind LIKE :dtypes || ':%'
 """

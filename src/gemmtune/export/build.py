@@ -15,7 +15,7 @@ from gemmtune.errors import ConfigError, DocumentError
 from gemmtune.export.advice import Advice
 from gemmtune.export.kernels import fallbacks, portable
 from gemmtune.export.values import Document, Portable, Timed, Tuned
-from gemmtune.forest import Forest
+from gemmtune.forest import Forest, read
 from gemmtune.generators import generator_hash
 from gemmtune.job import Measurement, Outcome, Policy, Versions
 from gemmtune.kernels import FAMILIES
@@ -147,7 +147,8 @@ def _advice(kind: str, forest: Forest, made: _Made) -> Advice:
         ids = [one.kernel for one in alike[:1]]
         ids += [name for one in alike for name in one.general]
         kernels.append(tuple(dict.fromkeys(ids)))
-    return Advice(newest=forest.newest, kernels=tuple(kernels), trees=forest.trees)
+    trees = tuple(map(read, forest.trees))
+    return Advice(newest=forest.newest, kernels=tuple(kernels), trees=trees)
 
 
 def _choose(stores: Sequence[Store], part: str | None) -> Device:

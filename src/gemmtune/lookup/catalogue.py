@@ -45,7 +45,7 @@ BUSY_TIMEOUT_S = 5.0
 _READS = 3  # of a file that changes while it is read
 
 Signature = tuple[int, ...]
-_Query = tuple[str, "Mapping[str, str | None]"]
+_Query = tuple[str, "Mapping[str, str | int | None]"]
 
 
 def signature_of(path: str | Path) -> Signature | None:
@@ -150,19 +150,24 @@ class Catalogue:
         wanted = {"device": device_key, "dtypes": dtypes}
         return tuple(self._read((LEARNED_QUERY, wanted), (PROBLEMS_QUERY, wanted)))
 
-    def forest(self, device_key: str, kind: str) -> Forest | None:
-        """Which configs to take first for problems of a `Gemm.kind`; None where it is not kept, or
-        cannot be read.
+    def forest(self, device_key: str, kind: str) -> tuple[Forest, int] | None:
+        """Which configs to take first for problems of a `Gemm.kind`, and the number up to which all
+        measurements here are known to it; None where none is kept, or it cannot be read.
         """
         (rows,) = self._read((FOREST_QUERY, {"device": device_key, "kind": kind}))
         try:
-            return Forest.from_row(*rows[0]) if rows else None
+            return (Forest.from_row(*rows[0][:-1]), rows[0][-1]) if rows else None
         except (ValueError, TypeError):
             return None
 
-    def unseen(self, device_key: str, kind: str, newest: str) -> list[tuple[int, int, int, int]]:
-        """Sizes and batch of problems with verified measurements after a time."""
-        wanted = {"device": device_key, "kind": kind, "newest": newest}
+    def unseen(
+        self, device_key: str, kind: str, newest: str, known: int
+    ) -> list[tuple[int, int, int, int]]:
+        """Sizes and batch of problems with verified measurements after a time, which none is that
+        has at most the number that is known.
+        """
+        wanted: dict[str, str | int | None] = {"device": device_key, "kind": kind}
+        wanted |= {"newest": newest, "known": known}
         return self._read((UNSEEN_QUERY, wanted))[0]
 
     def speed(self, device_key: str) -> Speed:

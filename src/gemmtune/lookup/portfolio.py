@@ -200,11 +200,16 @@ def _portfolio(knowing: tuple[Catalogue, ...], device_key: str, dtypes: str) -> 
             learned = Learned(rows, problems, knowing[0].devices[device_key])
 
     def advice(kind: str) -> Advice | None:
-        forests = [one for each in knowing if (one := each.forest(device_key, kind))]
+        found = [each.forest(device_key, kind) for each in knowing]
+        forests = [one[0] for one in found if one]
         if not forests:
             return None
-        newest = max(forests, key=lambda one: one.newest)
-        unseen = [each.unseen(device_key, kind, newest.newest) for each in knowing]
-        return Advice(newest, chain.from_iterable(unseen))
+        best = max(forests, key=lambda one: one.newest)
+        # What a database has that is known to its own trees is known to newer ones.
+        unseen = (
+            each.unseen(device_key, kind, best.newest, one[1] if one else 0)
+            for each, one in zip(knowing, found, strict=True)
+        )
+        return Advice(best, chain.from_iterable(unseen))
 
     return Portfolio(leaders, speed, learned, advice)

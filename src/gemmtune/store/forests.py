@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, inspect, select
+from sqlalchemy import Connection, delete, func, insert, inspect, select
 
-from gemmtune.store.tables import FORESTS
+from gemmtune.store.tables import FORESTS, MEASUREMENTS
 
 
 def read(connection: Connection) -> list[Mapping[Any, Any]]:
@@ -30,4 +30,14 @@ def write(connection: Connection, rows: Iterable[Mapping[Any, Any]]) -> None:
         FORESTS.create(connection, checkfirst=True)
         same = (FORESTS.c.device == row["device"], FORESTS.c.kind == row["kind"])
         connection.execute(delete(FORESTS).where(*same))
-        connection.execute(insert(FORESTS).values(dict(row)))
+        known = _known(connection, row["newest"])
+        connection.execute(insert(FORESTS).values(dict(row) | {"known": known}))
+
+
+def _known(connection: Connection, newest: str) -> int:
+    """The number up to which all measurements are no newer."""
+    ids = MEASUREMENTS.c.id
+    newer = select(func.min(ids)).where(MEASUREMENTS.c.finished_at > newest)
+    first: int | None = connection.execute(newer).scalar()
+    last: int | None = connection.execute(select(func.max(ids))).scalar()
+    return first - 1 if first else last or 0

@@ -98,7 +98,6 @@ def write(target: Connection, whole: History, source: str, top: int | None = Non
     problems, new_problems = _copy_keyed(target, history.problems, PROBLEMS)
     _describe(target, history.devices)
     _copy_probes(target, history.probes, devices)
-    forests.write(target, history.forests)
     query = select(MEASUREMENTS.c.uuid, MEASUREMENTS.c.finished_at)
     here: dict[str, str | None] = {row.uuid: row.finished_at for row in target.execute(query)}
     _renew(target, history.measurements, here)
@@ -117,6 +116,7 @@ def write(target: Connection, whole: History, source: str, top: int | None = Non
     ]
     if new:
         target.execute(insert(MEASUREMENTS), new)
+    forests.write(target, history.forests)
     return MergeReport(
         source=source,
         devices=new_devices,

@@ -161,6 +161,8 @@ FORESTS = Table(
     Column("device", Text, primary_key=True),
     Column("kind", Text, primary_key=True),
     Column("newest", Text, nullable=False),
+    # Measurements up to this number are no newer, which spares lookups most of the table.
+    Column("known", BigInteger, nullable=False),
     # Family and config of each number in the trees, and the trees, as JSON.
     Column("configs", Text, nullable=False),
     Column("trees", Text, nullable=False),

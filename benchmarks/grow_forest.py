@@ -1,0 +1,291 @@
+"""Grows the decision trees that say which configs lookups take first, out of measurements. No GPU.
+
+A teacher, boosted trees that need LightGBM, learns from all times of a device how long a config
+takes on a problem. It then judges every config that leads somewhere on some made-up sizes, a few of
+which together serve these best, and these few on thousands more. What the rule of lookups predicts
+has a share in that. A few decision trees over sizes alone are grown such that the votes of their
+leaves name what is fast; they are kept in a database, by kind, and the configs that vote are what
+`choose_shipped.py` then ships rows of. Held-out shapes have no part in it.
+
+    uv pip install --group forest    # or pip install lightgbm
+    python benchmarks/grow_forest.py POOL [POOL ...] --times times.tsv.xz --into tuning.db
+        [--dtype f16 f32] [--configs 230] [--sizes 12000] [--trees 4] [--judged FOLDER]
+
+It takes 20 minutes a dtype on one core, mostly for judging, which `--judged` keeps in files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from choices import device_in
+from choose_shipped import HELD_OUT
+from leave_out import Rule
+from pool import Pool, Text, leading, whole
+from teacher import Floats, Sizes, Teacher, parsed
+from times import read
+
+from gemmtune import Gemm
+from gemmtune.forest import Forest, features, is_question
+from gemmtune.lookup.predict import aparts, doublings, likeness
+from gemmtune.lookup.ranking import Question
+from gemmtune.shapes import parse_dtype, read_shapes
+from gemmtune.store import Store
+
+RESULTS = Path(__file__).parent / "results" / "selection-h100"
+RULES_SHARE = 0.2
+"""Of the logarithm of a time, what the rule of lookups has a share of; the rest is the teacher's.
+Of 200 shapes that neither knew the mean of both chose better than either."""
+PORTFOLIO_SIZES = 700
+"""So many sizes decide which configs are judged on all others."""
+NEVER = 1.0
+"""Where a config is not legal it counts as so much slower than the best, in logarithms."""
+MOST = 0.7
+"""A config counts as so much slower at most."""
+LEAF = 4
+"""A leaf has so many sizes at least."""
+KEEP = 4
+"""So many configs of a leaf have votes."""
+CUTS = 64
+"""So many thresholds of a feature are tried at most."""
+VOTES = 100
+"""Of a config for each unit that it has over those without votes, in logarithms of time."""
+
+Integers = npt.NDArray[np.integer[Any]]
+
+
+def portfolio(losses: Floats, number: int) -> list[int]:
+    """The columns that together serve all rows best, one more at a time."""
+    best, left, found = np.full(len(losses), NEVER), np.ones(losses.shape[1], bool), list[int]()
+    while len(found) < number:
+        gain = np.maximum(best[:, None] - losses, 0).sum(0)
+        gain[~left] = -1
+        one = int(np.argmax(gain))
+        if gain[one] < 1e-9:
+            break
+        found.append(one)
+        left[one] = False
+        best = np.minimum(best, losses[:, one])
+    return found
+
+
+def losses_of(times: Floats) -> Floats:
+    """How much slower each config is than the best of its row, in logarithms."""
+    lost = times - np.nanmin(times, 1, keepdims=True)
+    limited: Floats = np.where(np.isnan(lost), NEVER, np.minimum(lost, MOST))
+    return limited
+
+
+class Predictions:
+    """What the rule of lookups says of configs, with the doubts that it has."""
+
+    def __init__(self, pool: Pool, dtypes: str, names: list[Text]) -> None:
+        wanted = set(names)
+        rows = [
+            row.leader
+            for each in pool.usable.values()
+            for text, row in each.items()
+            if row.dtypes == dtypes and text in wanted
+        ]
+        self._alike = Rule(pool.device, rows)._alike
+        self._places = {name: place for place, name in enumerate(names)}
+
+    def scores(self, gemm: Gemm) -> Floats:
+        """In logarithms, in the order of the names; NaN where the rule knows nothing."""
+        table = self._alike.table(gemm)
+        like = {kind: likeness(kind, gemm.kind) or 1.0 for kind in table._kinds}
+        asked = Question(doublings(gemm), gemm.traffic_bytes, gemm.kind, like)
+        works = table._works_for(gemm)
+        found = np.full(len(self._places), np.nan, np.float32)
+        for number, one in enumerate(table._configs):
+            leader = one.leaders[0]
+            place = self._places.get((leader.family, leader.text))
+            if place is not None:
+                far = aparts(asked.place, one.places)
+                total = table._total(number, far, asked, works, lambda it: lacks(it, gemm))
+                found[place] = math.log(total.scored()[0])
+        return found
+
+
+def lacks(leader: Any, gemm: Gemm) -> bool:
+    """Whether a config is without the bounds checks that a problem needs."""
+    return bool(leader.unchecked and leader.config.lacks_checks(gemm))
+
+
+def judged(
+    args: argparse.Namespace, pool: Pool, dtype: str, held_out: Iterable[Gemm]
+) -> tuple[list[Gemm], list[Text], Floats]:
+    """Made-up sizes, configs, and logarithms of nanoseconds, NaN where one is not legal."""
+    kept = args.judged and args.judged / f"{dtype}.pkl"
+    if kept and kept.exists():
+        found: tuple[list[Gemm], list[Text], Floats] = pickle.loads(kept.read_bytes())
+        return found
+    dtypes = ",".join(parse_dtype(dtype))
+    teacher = Teacher(
+        pool.device,
+        dtype,
+        (one for one in read(args.times, dtype) if one[0].shape not in pool.held_out),
+    )
+    leaders = [
+        row.leader for each in pool.usable.values() for row in each.values() if row.dtypes == dtypes
+    ]
+    candidates = sorted(leading(leaders))
+    sizes = Sizes(dtype, 1002, held_out)
+    few = np.array([teacher.times(one, parsed(candidates)) for one in sizes.take(PORTFOLIO_SIZES)])
+    names = [candidates[one] for one in portfolio(losses_of(few), args.configs)]
+    print(f"{dtype}: {len(names)} of {len(candidates)} configs are judged", flush=True)
+    rule, configs = Predictions(pool, dtypes, names), parsed(names)
+    gemms, times = Sizes(dtype, 1001, held_out).take(args.sizes), []
+    for number, gemm in enumerate(gemms, start=1):
+        told, ruled = teacher.times(gemm, configs), rule.scores(gemm)
+        mean = (1 - RULES_SHARE) * told + RULES_SHARE * np.where(np.isnan(ruled), told + 1, ruled)
+        times.append(mean)
+        if number % 1000 == 0:
+            print(f"{dtype}: {number} of {len(gemms)} sizes judged", flush=True)
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(pickle.dumps((gemms, names, np.array(times))))
+    return gemms, names, np.array(times)
+
+
+class Grower:
+    """Grows trees over the features of sizes such that the best config of a leaf loses little."""
+
+    def __init__(self, inputs: Integers, losses: Floats, seed: int = 1) -> None:
+        self._inputs, self._losses = inputs, losses.astype(np.float32)
+        self._random = np.random.default_rng(seed)
+
+    def tree(self) -> list[Any]:
+        """As `gemmtune.forest.Forest` has it."""
+        return self._node(np.arange(len(self._inputs)))
+
+    def _node(self, rows: Integers) -> list[Any]:
+        there = self._losses[rows]
+        total = there.sum(0, dtype=np.float64)
+        gain, feature, threshold = 0.0, -1, 0
+        if len(rows) >= 2 * LEAF and total.min() > 1e-6:
+            number = self._inputs.shape[1]
+            for one in self._random.choice(number, (number + 1) // 2, replace=False):
+                more, at = self._cut(self._inputs[rows, one], there, total)
+                if more > gain:
+                    gain, feature, threshold = more, int(one), at
+        if feature < 0:
+            return votes(total / len(rows))
+        less = self._inputs[rows, feature] < threshold
+        return [feature, threshold, self._node(rows[less]), self._node(rows[~less])]
+
+    def _cut(self, values: Integers, losses: Floats, total: Floats) -> tuple[float, int]:
+        """What the best threshold saves, and where it is."""
+        order = np.argsort(values, kind="stable")
+        sorted_ = values[order]
+        cuts = np.flatnonzero(sorted_[1:] != sorted_[:-1])
+        cuts = cuts[(cuts + 1 >= LEAF) & (len(values) - cuts - 1 >= LEAF)]
+        if not len(cuts):
+            return 0.0, 0
+        if len(cuts) > CUTS:
+            cuts = np.unique(cuts[np.linspace(0, len(cuts) - 1, CUTS).astype(int)])
+        starts = np.concatenate([[0], cuts + 1])
+        before = np.add.reduceat(losses[order], starts, 0).cumsum(0)[: len(cuts)]
+        saved = total.min() - (before.min(1) + (total - before).min(1))
+        best = int(np.argmax(saved))
+        low, high = int(sorted_[cuts[best]]), int(sorted_[cuts[best] + 1])
+        middle = round(math.sqrt(max(low, 1) * high))
+        return float(saved[best]), min(max(middle, low + 1), high)
+
+
+def votes(means: Floats) -> list[int]:
+    """Of the best few configs of a leaf, over the next best: numbers, each before its votes."""
+    few = np.argpartition(means, KEEP)[: KEEP + 1] if len(means) > KEEP else np.arange(len(means))
+    rest = means[few].max() if len(means) > KEEP else NEVER
+    had = [(one, round(VOTES * float(rest - means[one]))) for one in sorted(map(int, few))]
+    return [value for pair in had if pair[1] > 0 for value in pair]
+
+
+def used(trees: Iterable[Any]) -> set[int]:
+    """The numbers that have votes."""
+    found: set[int] = set()
+    for node in trees:
+        found |= used(node[2:]) if is_question(node) else set(node[::2])
+    return found
+
+
+def renumbered(node: list[Any], numbers: dict[int, int]) -> list[Any]:
+    """A tree with other numbers of configs."""
+    if is_question(node):
+        return [*node[:2], *(renumbered(each, numbers) for each in node[2:])]
+    return [value if place % 2 else numbers[value] for place, value in enumerate(node)]
+
+
+def forest(gemms: list[Gemm], names: list[Text], times: Floats, number: int, newest: str) -> Forest:
+    """Trees that were grown from such times, with the configs that vote."""
+    inputs = np.array([features(one.m, one.n, one.k) for one in gemms], dtype=np.int64)
+    grower = Grower(inputs, losses_of(times))
+    trees = [grower.tree() for _ in range(number)]
+    numbers = {one: place for place, one in enumerate(sorted(used(trees)))}
+    return Forest(
+        configs=[names[one] for one in numbers],
+        trees=[renumbered(tree, numbers) for tree in trees],
+        newest=newest,
+    )
+
+
+def reached(one: Forest, names: list[Text], gemms: list[Gemm], times: Floats) -> tuple[float, ...]:
+    """Of the best judged config's speed, what the first legal one with votes has on these sizes:
+    geometric mean and worst.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    lost = []
+    for gemm, here in zip(gemms, times, strict=True):
+        ranked = [here[places[name]] for name in one.first(gemm.m, gemm.n, gemm.k)]
+        first = next((time for time in ranked if not math.isnan(time)), np.nanmax(here))
+        lost.append(float(first - np.nanmin(here)))
+    return math.exp(-sum(lost) / len(lost)), math.exp(-max(lost))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("pool", type=Path, nargs="+", help="databases, may be packed as .db.xz")
+    add("--times", type=Path, default=RESULTS / "times.tsv.xz", help="all times, see times.py")
+    add("--into", type=Path, required=True, help="database that keeps the trees")
+    add("--device", help="key (default: the H100, or the only one there is)")
+    add("--dtype", nargs="*", default=["f16", "f32"], help="as `gemmtune tune --dtype`")
+    add("--configs", type=int, default=230, help="that are judged on all sizes (default: 230)")
+    add("--sizes", type=int, default=12000, help="made-up sizes (default: 12000)")
+    add("--trees", type=int, default=4, help="of each dtype (default: 4)")
+    add("--judged", type=Path, metavar="FOLDER", help="where judgements are kept, and looked for")
+    args = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        database = whole(args.pool, Path(folder))
+        key = args.device or device_in(database)
+        pool = Pool(database, key, {one.shape for one in read_shapes(HELD_OUT)})
+        newest = max(row.finished_at for row in pool.every)
+        for dtype in args.dtype:
+            kind = Gemm.parse("1x1x1", **dict(zip("abc", parse_dtype(dtype), strict=False))).kind
+            gemms, names, times = judged(args, pool, dtype, read_shapes(HELD_OUT, dtype))
+            tenth = len(gemms) // 10
+            fewer = forest(gemms[tenth:], names, times[tenth:], args.trees, newest)
+            mean, worst = reached(fewer, names, gemms[:tenth], times[:tenth])
+            print(
+                f"{dtype}: a tenth of the sizes left out: {100 * mean:.1f} % of the best that was "
+                f"judged, worst {100 * worst:.0f} %"
+            )
+            whole_ = forest(gemms, names, times, args.trees, newest)
+            row = whole_.to_row()
+            print(
+                f"{dtype}: {len(whole_.configs)} configs vote, {len(row['trees'])} bytes of trees"
+            )
+            with Store.open(args.into) as store:
+                store.take_in(pool.device, [], "grow_forest.py", {kind: whole_})
+
+
+if __name__ == "__main__":
+    main()
