@@ -47,6 +47,8 @@ class Predicted(NamedTuple):
     """What all of them predict, see `weight`."""
     far: float
     """Doublings between the leader's problem and the one asked about."""
+    advised: bool = False
+    """It comes first because that was asked for."""
 
 
 Name = tuple[bool, int, str, str]
@@ -282,7 +284,7 @@ class Table:
             for total in self._named(name, asked, works, edges):
                 _, far, _, time_ns, leader = total.scored()
                 seen.add((leader.family, leader.text))
-                yield Predicted(leader=leader, time_ns=time_ns, far=far)
+                yield Predicted(leader=leader, time_ns=time_ns, far=far, advised=True)
         for _, clusters in sorted(self._ranks.items()):
             waiting: list[_Waiting] = [
                 (min([least[one] for one in each]) if len(each) > 1 else least[each[0]], each, ())
