@@ -205,6 +205,21 @@ def test_documents_have_them_with_a_kernel_for_each_config(path: Path, tmp_path:
         assert store.forests(DEVICE.key)[KIND] == Forest(NAMES, list(map(read, TREES)), EVER)
 
 
+def test_configs_that_a_dialect_cannot_spell_are_left_out_of_documents(
+    path: Path, tmp_path: Path
+) -> None:
+    names = [*NAMES[:3], ("gone", "{}")]
+    with Store.open(path) as store:
+        store.take_in(DEVICE, [], "a test", {KIND: Forest(names, TREES, EVER)})
+        document = export([store], Selection(), "gemmtune test")
+    assert [len(ids) for ids in document.forests[KIND].kernels] == [1, 1, 1, 0]
+    jsonschema.validate(document.to_json(), schema())
+    with Store.open(tmp_path / "again.db") as store:
+        store.take_in(document.device, arrivals(document), "a document", forests(document))
+        assert export([store], Selection(), "gemmtune test") == document
+    assert first(tmp_path / "again.db", ASKED).config == config_of(1)
+
+
 def test_documents_of_some_shapes_or_newer_results_have_none(path: Path) -> None:
     plant(path)
     with Store.open(path) as store:

@@ -279,16 +279,15 @@ def arrivals(document: Document) -> list[Arrival]:
 
 
 def forests(document: Document) -> dict[str, Forest]:
-    """The document's decision trees, as a store takes them in; without kinds that have configs
-    without kernels.
+    """The document's decision trees, as a store takes them in. A config that has no kernel in the
+    document's dialect is one that no family has.
     """
     kernels = {one.id: one for one in document.kernels}
     found = {}
     for kind, one in document.forests.items():
-        if all(one.kernels):
-            firsts = [kernels[ids[0]] for ids in one.kernels]
-            configs = [(each.family, _text(each.config)) for each in firsts]
-            found[kind] = Forest(configs=configs, trees=list(one.trees), newest=one.newest)
+        firsts = [kernels[ids[0]] if ids else None for ids in one.kernels]
+        configs = [(each.family, _text(each.config)) if each else ("", "{}") for each in firsts]
+        found[kind] = Forest(configs=configs, trees=list(one.trees), newest=one.newest)
     return found
 
 
