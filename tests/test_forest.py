@@ -169,6 +169,16 @@ def test_one_that_cannot_be_read_is_none(path: Path, column: str) -> None:
     assert first(path, ASKED).config == config_of(0)
 
 
+@pytest.mark.parametrize("trees", ["[7]", "[[99,1,[],[]]]", '["{"]', "[[9,1]]", "[[1,2,3]]", "{}"])
+def test_trees_that_make_no_sense_say_nothing(path: Path, trees: str) -> None:
+    plant(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE {FORESTS} SET trees = ?", (trees,))
+        connection.commit()
+    refresh()
+    assert first(path, ASKED).config == config_of(0)
+
+
 def test_configs_without_measurements_are_passed_over(path: Path) -> None:
     names = [NAMES[0], ("naive", to_json_text(config_of(9).to_json())), NAMES[2], ("gone", "{}")]
     with Store.open(path) as store:

@@ -100,7 +100,10 @@ class Advice:
         fars = aparts(doublings(gemm), self._unseen)
         if fars and rounded(min(fars)) < UNSEEN_REACH:
             return []
-        return self._forest.first(gemm.m, gemm.n, gemm.k)
+        try:
+            return self._forest.first(gemm.m, gemm.n, gemm.k)
+        except (TypeError, ValueError, LookupError):
+            return []  # damaged: no reason to answer nothing
 
 
 class Portfolio:
