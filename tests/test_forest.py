@@ -196,6 +196,9 @@ def test_merging_takes_the_newer_one(path: Path, tmp_path: Path) -> None:
             store.merge(other)
             assert store.forests(DEVICE.key)[KIND].newest == kept
             assert store.forests("another") == {}
+    with Store.open(path) as store:
+        store.take_in(DEVICE, [], "a test", {KIND: Forest(NAMES, TREES[:1], "2027")})
+        assert len(store.forests(DEVICE.key)[KIND].trees) == 1, "grown again of the same results"
     with Store.open(tmp_path / "none.db") as store:
         assert store.forests(DEVICE.key) == {}
 

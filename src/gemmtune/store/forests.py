@@ -19,13 +19,13 @@ def read(connection: Connection) -> list[Mapping[Any, Any]]:
 
 
 def write(connection: Connection, rows: Iterable[Mapping[Any, Any]]) -> None:
-    """Add them; of two of a device and kind the one that knows of newer measurements stays. The
-    caller commits.
+    """Add them; of two of a device and kind the one that knows of newer measurements stays, of
+    equal ones the one that comes. The caller commits.
     """
     newest = {(row["device"], row["kind"]): row["newest"] for row in read(connection)}
     for row in rows:
         where = (row["device"], row["kind"])
-        if row["newest"] <= newest.get(where, ""):
+        if row["newest"] < newest.get(where, ""):
             continue
         FORESTS.create(connection, checkfirst=True)
         same = (FORESTS.c.device == row["device"], FORESTS.c.kind == row["kind"])
