@@ -84,8 +84,8 @@ export function candidates(doc, given, able) {
 export const Gemmtune = {async load(gpu, source) {
 	const url = source.trim && new URL(source, location),
 		doc = url ? await (await fetch(url)).json() : source, built = {},
-		{limits, queue, adapterInfo: {subgroupMinSize: least, subgroupMaxSize: top} = {}} = gpu,
-		able = {dialect: "tint", limits, features: [...gpu.features], subgroup_size: least === top ? least : 0}
+		{limits, queue, adapterInfo: {subgroupMinSize: low, subgroupMaxSize: top} = {}} = gpu,
+		able = {dialect: "tint", limits, features: [...gpu.features], subgroup_size: low === top ? low : 0}
 	if (doc.format !== 1) throw Error("no document of format 1")
 
 	function buffer(length, data, usage = 0x8c) {
@@ -114,9 +114,9 @@ export const Gemmtune = {async load(gpu, source) {
 			views[type][offset / 4] = {first_workgroup: 0, last_workgroup: -1}[name] ?? size(gemm, name)
 		const params = buffer(length, u32, 0x48), rule = kernel.workspace_bytes,
 			workspace = rule && buffer(count(rule, gemm))
-		let groups = []
+		let sets = []
 		const encode = (pass, ...key) => {
-			let kept = groups.find(([k]) => k.every((x, i) => x === key[i]))
+			let kept = sets.find(([k]) => k.every((x, i) => x === key[i]))
 			if (!kept) {
 				const [a, b, c, bias] = key, has = {params, workspace, a, b, c, bias},
 					entries = kernel.bindings.map(({binding, name}) => {
@@ -124,13 +124,14 @@ export const Gemmtune = {async load(gpu, source) {
 						return {binding, resource: {buffer: has[name]}}
 					})
 				kept = [key, made.map(p => gpu.createBindGroup({layout: p.getBindGroupLayout(0), entries}))]
-				groups = [kept, ...groups.slice(0, 31)]
+				sets = [kept, ...sets.slice(0, 31)]
 			}
 			kernel.passes.forEach(({workgroups}, i) => {
 				const all = count(workgroups, gemm), rows = up(all, limits.maxComputeWorkgroupsPerDimension)
+				if (!all) return
 				pass.setPipeline(made[i])
 				pass.setBindGroup(0, kept[1][i])
-				pass.dispatchWorkgroups(up(all, rows || 1), rows)
+				pass.dispatchWorkgroups(up(all, rows), rows)
 			})
 		}
 		return {gemm, choice, kernel, params, workspace, encode}
