@@ -17,6 +17,7 @@ from gemmtune.forest import Forest, features, read, voted
 from gemmtune.lookup import Lookup, lookup, refresh
 from gemmtune.lookup.candidates import Search
 from gemmtune.lookup.catalogue import Catalogue, signature_of
+from gemmtune.lookup.portfolio import portfolio_of
 from gemmtune.problem import Gemm
 from gemmtune.schema import FORESTS
 from gemmtune.store import Store
@@ -184,6 +185,18 @@ def test_configs_without_measurements_are_passed_over(path: Path) -> None:
     with Store.open(path) as store:
         store.take_in(DEVICE, [], "a test", {KIND: Forest(names, TREES, EVER)})
     assert first(path, ASKED).config == config_of(2)
+
+
+def test_a_config_that_is_named_twice_comes_once(path: Path) -> None:
+    with Store.open(path) as store:
+        twice = Forest([NAMES[1], NAMES[1], NAMES[0]], [[0, 3, 1, 2, 2, 1]], EVER)
+        store.take_in(DEVICE, [], "a test", {KIND: twice})
+    found = first(path, ASKED)
+    near = [found.config, *(one.config for one in found.alternatives if one.source == "near")]
+    assert near[:2] == [config_of(1), config_of(0)]
+    portfolio = portfolio_of((Catalogue(path, signature_of(path) or ()),), DEVICE.key, ASKED)
+    ranked = [one.leader.text for one in portfolio.ranked(ASKED, lambda _: False)]
+    assert len(ranked) == len(set(ranked)) == 4
 
 
 def test_merging_takes_the_newer_one(path: Path, tmp_path: Path) -> None:

@@ -283,8 +283,9 @@ class Table:
         for name in first:
             for total in self._named(name, asked, works, edges):
                 _, far, _, time_ns, leader = total.scored()
-                seen.add((leader.family, leader.text))
-                yield Predicted(leader=leader, time_ns=time_ns, far=far, advised=True)
+                if (leader.family, leader.text) not in seen:  # as one is with checks and without
+                    seen.add((leader.family, leader.text))
+                    yield Predicted(leader=leader, time_ns=time_ns, far=far, advised=True)
         for _, clusters in sorted(self._ranks.items()):
             waiting: list[_Waiting] = [
                 (min([least[one] for one in each]) if len(each) > 1 else least[each[0]], each, ())
