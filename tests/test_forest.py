@@ -66,6 +66,16 @@ def test_deep_nodes_are_text_in_a_database_and_mean_the_same() -> None:
         assert voted(kept.trees, m, 1, 1) == voted(forest.trees, m, 1, 1)
 
 
+def test_long_text_is_deflated_and_damaged_text_is_no_forest() -> None:
+    names = NAMES * 50
+    row = Forest(names, [[0, 1]], EVER).to_row()
+    assert len(row["configs"]) < sum(len(text) for _, text in names) / 20
+    assert Forest.from_row(**row).configs == names
+    for damaged in (row["configs"][4:], row["configs"][:-8], "x", "[1"):
+        with pytest.raises(ValueError, match=r".+"):
+            Forest.from_row(**row | {"configs": damaged})
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Four configs on one problem, the first the fastest, and each the fastest of another."""

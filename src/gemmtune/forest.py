@@ -30,7 +30,7 @@ class Forest(NamedTuple):
     configs: list[tuple[str, str]]
     """Family and config as JSON, by number."""
     trees: list[Any]
-    """Each a node, or one as JSON, which is read when it is come to. A node that asks is a list of
+    """Each a node, or one as text, which is read when it is come to. A node that asks is a list of
     a number of `features`, a threshold, the node to go on at where the feature is less, and the
     one where it is not. A leaf is a list of numbers only: those of configs, each followed by its
     votes, which are what it has over configs that are not named."""
@@ -44,11 +44,11 @@ class Forest(NamedTuple):
         Raises:
             ValueError: it cannot be read.
         """
-        return cls([(family, text) for family, text in loads(configs)], loads(trees), newest)
+        return cls([(family, text) for family, text in _of(configs)], loads(trees), newest)
 
     def to_row(self) -> dict[str, str]:
         """The columns that `from_row` reads. Deep nodes are text in it."""
-        trees = _text([_folded(read(node), TEXT_FROM) for node in self.trees])
+        trees = _json([_folded(read(node), TEXT_FROM) for node in self.trees])
         return {"newest": self.newest, "configs": _text(self.configs), "trees": trees}
 
     def first(self, m: int, n: int, k: int) -> list[tuple[str, str]]:
@@ -60,12 +60,12 @@ def voted(trees: Iterable[Any], m: int, n: int, k: int) -> list[int]:
     """Numbers of what has votes, the most first, of as many the lowest."""
     asked, votes = features(m, n, k), dict[int, int]()
     for tree in trees:
-        node = loads(tree) if type(tree) is str else tree
+        node = _of(tree) if type(tree) is str else tree
         while is_question(node):
             what, threshold, less, more = node
             node = less if asked[what] < threshold else more
             if type(node) is str:
-                node = loads(node)
+                node = _of(node)
         for number, had in zip(node[::2], node[1::2], strict=True):
             votes[number] = votes.get(number, 0) + had
     return sorted(votes, key=lambda number: (-votes[number], number))
@@ -79,7 +79,7 @@ def is_question(node: list[Any]) -> bool:
 def read(node: Any) -> Any:
     """A tree with no text in it."""
     if type(node) is str:
-        return read(loads(node))
+        return read(_of(node))
     return [*node[:2], read(node[2]), read(node[3])] if is_question(node) else node
 
 
@@ -96,7 +96,35 @@ def _folded(node: list[Any], depth: int) -> Any:
     return [*node[:2], *(_folded(each, depth - 1) for each in node[2:])]
 
 
-def _text(value: Any) -> str:
+def _json(value: Any) -> str:
     from json import dumps
 
     return dumps(value, separators=(",", ":"))
+
+
+def _text(value: Any) -> str:
+    """A list as JSON, or deflated without header and in base64 if that is shorter."""
+    from base64 import b64encode
+    from zlib import MAX_WBITS, compressobj
+
+    text = _json(value)
+    small = compressobj(level=9, wbits=-MAX_WBITS)
+    packed = b64encode(small.compress(text.encode()) + small.flush()).decode()
+    return min(text, packed, key=len)
+
+
+def _of(text: str) -> Any:
+    """The inverse of `_text`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text[:1] != "[":
+        from binascii import a2b_base64
+        from zlib import MAX_WBITS, decompress, error
+
+        try:
+            text = decompress(a2b_base64(text), -MAX_WBITS).decode()
+        except error as wrong:
+            raise ValueError(f"neither JSON nor deflated: {text[:40]}") from wrong
+    return loads(text)
