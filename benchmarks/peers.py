@@ -10,9 +10,9 @@ Ours are verified in every round. cuBLAS comes through PyTorch, replayed from CU
 onnxruntime-webgpu are left out where they are not installed, or cannot do a problem, and the file
 says why. Inputs rotate past the last-level cache, but for onnxruntime-webgpu, whose stay there
 where they fit (onnxruntime_webgpu.py).
-A time is the median over the rounds of device times; that of onnxruntime-webgpu is a difference of
-the host's. The spread is the largest interquartile range over median of a round, the drift the
-range of the rounds' medians over their median.
+A time is the median over the rounds of times by the GPU's clock; that of onnxruntime-webgpu is of
+each kernel apart. The spread is the largest interquartile range over median of a round, the drift
+the range of the rounds' medians over their median.
 
 A dtype of ``--dtype`` is f32, f16 (sums and C as there), f16-f32, f16acc or f16x3, which is f32 on
 matrix units. ``--peak-tflops DTYPE=X`` is the best that is known of the device, e.g. from its data
