@@ -2,16 +2,18 @@
 
 A teacher, boosted trees that need LightGBM, learns from all times of a device how long a config
 takes on a problem. It then judges every config that leads somewhere on some made-up sizes, a few of
-which together serve these best, and these few on thousands more. What the rule of lookups predicts
-has a share in that. A few decision trees over sizes alone are grown such that the votes of their
-leaves name what is fast; they are kept in a database, by kind, and the configs that vote are what
-`choose_shipped.py` then ships rows of. Held-out shapes have no part in it.
+which together serve these best, and these few on thousands more; then, on tens of thousands, those
+which are fast on the nearest of these. What the rule of lookups predicts has a share in that. A few
+decision trees over sizes alone are grown such that the votes of their leaves name what is fast;
+they are kept in a database, by kind, and the configs that vote are what `choose_shipped.py` then
+ships rows of. Held-out shapes have no part in it.
 
     uv pip install --group forest    # or pip install lightgbm
     python benchmarks/grow_forest.py POOL [POOL ...] --times times.tsv.xz --into tuning.db
-        [--dtype f16 f32] [--configs 230] [--sizes 12000] [--trees 4] [--judged FOLDER]
+        [--dtype f16 f32] [--configs 260] [--sizes 4000] [--more-sizes 44000]
+        [--other-sizes 20000] [--trees 4] [--judged FOLDER]
 
-It takes 20 minutes a dtype on one core, mostly for judging, which `--judged` keeps in files.
+It takes 40 minutes a dtype on one core, mostly for judging, which `--judged` keeps in files.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import argparse
 import math
 import pickle
 from collections.abc import Iterable
+from itertools import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,23 +37,30 @@ from teacher import Floats, Sizes, Teacher, parsed
 from times import read
 
 from gemmtune import Gemm
-from gemmtune.forest import Forest, features, is_question
+from gemmtune.forest import LARGEST_ALIGNMENT, Forest, features, is_question
 from gemmtune.lookup.predict import aparts, doublings, likeness
 from gemmtune.lookup.ranking import Question
 from gemmtune.shapes import parse_dtype, read_shapes
 from gemmtune.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "selection-h100"
+ALIKE = "times-h200.tsv.xz"
+"""Times of a device that is much like it, an H200."""
 RULES_SHARE = 0.2
 """Of the logarithm of a time, what the rule of lookups has a share of; the rest is the teacher's.
 Of 200 shapes that neither knew the mean of both chose better than either."""
 PORTFOLIO_SIZES = 700
 """So many sizes decide which configs are judged on all others."""
+NEAR, FAST = 12, 0.2
+"""Of the nearest sizes so many, a config is within so much of the best there, in logarithms, if it
+is to be judged. Of 400 sizes none lost its best config by that, and a seventh are left to judge."""
+ALIGNED = 0.25
+"""Of a doubling of m, n or k, what a doubling of the power of two that divides it counts."""
 NEVER = 1.0
 """Where a config is not legal it counts as so much slower than the best, in logarithms."""
 MOST = 0.7
 """A config counts as so much slower at most."""
-LEAF = 4
+LEAF = 6
 """A leaf has so many sizes at least."""
 KEEP = 4
 """So many configs of a leaf have votes."""
@@ -78,8 +88,11 @@ def portfolio(losses: Floats, number: int) -> list[int]:
 
 
 def losses_of(times: Floats) -> Floats:
-    """How much slower each config is than the best of its row, in logarithms."""
-    lost = times - np.nanmin(times, 1, keepdims=True)
+    """How much slower each config is than the best of its row, in logarithms. A row whose configs
+    are all illegal, or not judged, says nothing.
+    """
+    best = np.nanmin(times, 1, keepdims=True)
+    lost = times - np.where(np.isinf(best), np.nan, best)
     limited: Floats = np.where(np.isnan(lost), NEVER, np.minimum(lost, MOST))
     return limited
 
@@ -123,7 +136,9 @@ def lacks(leader: Any, gemm: Gemm) -> bool:
 def judged(
     args: argparse.Namespace, pool: Pool, dtype: str, held_out: Iterable[Gemm]
 ) -> tuple[list[Gemm], list[Text], Floats]:
-    """Made-up sizes, configs, and logarithms of nanoseconds, NaN where one is not legal."""
+    """Made-up sizes, configs, and logarithms of nanoseconds, NaN where one is not legal, infinite
+    where it is slow.
+    """
     kept = args.judged and args.judged / f"{dtype}.pkl"
     if kept and kept.exists():
         found: tuple[list[Gemm], list[Text], Floats] = pickle.loads(kept.read_bytes())
@@ -132,7 +147,10 @@ def judged(
     teacher = Teacher(
         pool.device,
         dtype,
-        (one for one in read(args.times, dtype) if one[0].shape not in pool.held_out),
+        *(
+            [one for one in read(path, dtype) if one[0].shape not in pool.held_out]
+            for path in (args.times, args.alike)
+        ),
     )
     leaders = [
         row.leader for each in pool.usable.values() for row in each.values() if row.dtypes == dtypes
@@ -143,17 +161,48 @@ def judged(
     names = [candidates[one] for one in portfolio(losses_of(few), args.configs)]
     print(f"{dtype}: {len(names)} of {len(candidates)} configs are judged", flush=True)
     rule, configs = Predictions(pool, dtypes, names), parsed(names)
-    gemms, times = Sizes(dtype, 1001, held_out).take(args.sizes), []
-    for number, gemm in enumerate(gemms, start=1):
-        told, ruled = teacher.times(gemm, configs), rule.scores(gemm)
-        mean = (1 - RULES_SHARE) * told + RULES_SHARE * np.where(np.isnan(ruled), told + 1, ruled)
-        times.append(mean)
-        if number % 1000 == 0:
-            print(f"{dtype}: {number} of {len(gemms)} sizes judged", flush=True)
+
+    def judge(gemm: Gemm, which: Integers) -> Floats:
+        found = np.full(len(names), math.inf, np.float32)
+        told, ruled = teacher.times(gemm, [configs[one] for one in which]), rule.scores(gemm)[which]
+        found[which] = told + RULES_SHARE * np.where(np.isnan(ruled), 1, ruled - told)
+        return found
+
+    fresh, every = Sizes(dtype, 1001, held_out), np.arange(len(names))
+    gemms = fresh.take(args.sizes)
+    times = [judge(gemm, every) for gemm in gemms]
+    print(f"{dtype}: {len(gemms)} sizes judged", flush=True)
+    near = Near(gemms, losses_of(np.array(times)) <= FAST)
+    rest = fresh.take(args.more_sizes)
+    for seed, style, number in ((1003, "any", 4), (1004, "decimal", 1)):
+        rest += Sizes(dtype, seed, held_out, style=style).take(args.other_sizes * number // 5)
+    for number, gemm in enumerate(rest, start=1):
+        gemms.append(gemm)
+        times.append(judge(gemm, near.fast(gemm)))
+        if number % 4000 == 0:
+            print(f"{dtype}: {number} of {len(rest)} more sizes judged", flush=True)
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(pickle.dumps((gemms, names, np.array(times))))
     return gemms, names, np.array(times)
+
+
+class Near:
+    """What is fast on sizes near others."""
+
+    def __init__(self, gemms: list[Gemm], fast: npt.NDArray[np.bool_]) -> None:
+        self._places, self._fast = np.array([_place(one) for one in gemms]), fast
+
+    def fast(self, gemm: Gemm) -> Integers:
+        """The configs that are fast on one of the nearest sizes."""
+        apart = ((self._places - _place(gemm)) ** 2).sum(1)
+        return np.flatnonzero(self._fast[np.argpartition(apart, NEAR)[:NEAR]].any(0))
+
+
+def _place(gemm: Gemm) -> Floats:
+    sides = np.array([gemm.m, gemm.n, gemm.k])
+    powers = np.minimum(sides & -sides, LARGEST_ALIGNMENT)
+    return np.concatenate([np.log2(sides), ALIGNED * np.log2(powers)])
 
 
 class Grower:
@@ -246,7 +295,8 @@ def reached(one: Forest, names: list[Text], gemms: list[Gemm], times: Floats) ->
     for gemm, here in zip(gemms, times, strict=True):
         ranked = [here[places[name]] for name in one.first(gemm.m, gemm.n, gemm.k)]
         first = next((time for time in ranked if not math.isnan(time)), np.nanmax(here))
-        lost.append(float(first - np.nanmin(here)))
+        if not math.isinf(best := float(np.nanmin(here))):
+            lost.append(min(float(first) - best, NEVER))
     return math.exp(-sum(lost) / len(lost)), math.exp(-max(lost))
 
 
@@ -255,11 +305,14 @@ def main() -> None:
     add = parser.add_argument
     add("pool", type=Path, nargs="+", help="databases, may be packed as .db.xz")
     add("--times", type=Path, default=RESULTS / "times.tsv.xz", help="all times, see times.py")
+    add("--alike", type=Path, default=RESULTS / ALIKE, help="those of a device much like it")
     add("--into", type=Path, required=True, help="database that keeps the trees")
     add("--device", help="key (default: the H100, or the only one there is)")
     add("--dtype", nargs="*", default=["f16", "f32"], help="as `gemmtune tune --dtype`")
-    add("--configs", type=int, default=230, help="that are judged on all sizes (default: 230)")
-    add("--sizes", type=int, default=12000, help="made-up sizes (default: 12000)")
+    add("--configs", type=int, default=260, help="that are judged (default: 260)")
+    add("--sizes", type=int, default=4000, help="made-up, judged on all (default: 4000)")
+    add("--more-sizes", type=int, default=44000, help="judged on few (default: 44000)")
+    add("--other-sizes", type=int, default=20000, help="of other styles (default: 20000)")
     add("--trees", type=int, default=4, help="of each dtype (default: 4)")
     add("--judged", type=Path, metavar="FOLDER", help="where judgements are kept, and looked for")
     args = parser.parse_args()
@@ -271,9 +324,9 @@ def main() -> None:
         for dtype in args.dtype:
             kind = Gemm.parse("1x1x1", **dict(zip("abc", parse_dtype(dtype), strict=False))).kind
             gemms, names, times = judged(args, pool, dtype, read_shapes(HELD_OUT, dtype))
-            tenth = len(gemms) // 10
-            fewer = forest(gemms[tenth:], names, times[tenth:], args.trees, newest)
-            mean, worst = reached(fewer, names, gemms[:tenth], times[:tenth])
+            out = np.arange(len(gemms)) % 10 == 0
+            fewer = forest(list(compress(gemms, ~out)), names, times[~out], args.trees, newest)
+            mean, worst = reached(fewer, names, list(compress(gemms, out)), times[out])
             print(
                 f"{dtype}: a tenth of the sizes left out: {100 * mean:.1f} % of the best that was "
                 f"judged, worst {100 * worst:.0f} %"

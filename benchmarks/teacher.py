@@ -29,8 +29,8 @@ Floats = npt.NDArray[np.floating[Any]]
 Time = tuple[Gemm, Text, float]
 """A problem, a config and nanoseconds."""
 
-ROUNDS = 600
-SEEDS = (1, 2, 3)
+ROUNDS = 1500
+SEEDS = (1, 2)
 """Of models whose mean counts."""
 OPTIONS = {
     "objective": "l2",
@@ -112,22 +112,37 @@ def first_guess(rows: Floats, dtype: str) -> Floats:
     return guess
 
 
+def lessons(known: list[Time], dtype: str, other: int) -> tuple[Floats, Floats, Floats]:
+    """Features, the last of which tells devices apart, what models learn of them, and weights."""
+    best: dict[Gemm, float] = {}
+    for gemm, _, time_ns in known:
+        best[gemm] = min(time_ns, best.get(gemm, math.inf))
+    inputs = np.array(
+        [[*features(gemm, name[0], parse_config(*name)), other] for gemm, name, _ in known]
+    )
+    told = np.log([time_ns for *_, time_ns in known]) - first_guess(inputs, dtype)
+    power, least = SLOW
+    shares = np.array([best[gemm] / time_ns for gemm, _, time_ns in known])
+    return inputs, told, shares**power + least
+
+
 class Teacher:
     """Models of all that was measured with operands of one dtype."""
 
-    def __init__(self, device: Device, dtype: str, times: Iterable[Time]) -> None:
+    def __init__(
+        self, device: Device, dtype: str, times: Iterable[Time], alike: Iterable[Time] = ()
+    ) -> None:
+        """Of a device that is much like this one, times are worth having too."""
         self.device, self.dtype = device, dtype
         import lightgbm  # which is not among what development needs
 
-        known = list(times)
-        best: dict[Gemm, float] = {}
-        for gemm, _, time_ns in known:
-            best[gemm] = min(time_ns, best.get(gemm, math.inf))
-        inputs = np.array([features(gemm, name[0], parse_config(*name)) for gemm, name, _ in known])
-        told = np.log([time_ns for *_, time_ns in known]) - first_guess(inputs, dtype)
-        power, least = SLOW
-        shares = np.array([best[gemm] / time_ns for gemm, _, time_ns in known])
-        weights = shares**power + least
+        tables = [
+            lesson
+            for other, known in enumerate([list(times), list(alike)])
+            if known
+            for lesson in [lessons(known, dtype, other)]
+        ]
+        inputs, told, weights = (np.concatenate(column) for column in zip(*tables, strict=True))
         self._models = [
             lightgbm.train(
                 OPTIONS | {"seed": seed}, lightgbm.Dataset(inputs, told, weight=weights), ROUNDS
@@ -142,7 +157,7 @@ class Teacher:
         for place, ((family, _), config) in enumerate(configs):
             legal = self.fitting(family, config, gemm)
             if legal is not None:
-                rows.append(features(gemm, family, legal))
+                rows.append([*features(gemm, family, legal), 0])
                 places.append(place)
         if rows:
             inputs = np.array(rows)
@@ -172,6 +187,8 @@ WIDTHS = (
     *(13824, 14336, 16384, 18176, 18432, 22016, 28672),
 )
 """Of layers of models."""
+STEPS, ENDS = (16, 32, 64, 128), (256, 20480)
+"""What widths are multiples of, of any model, and the least and most."""
 ROWS = (25, 32, 48, 64, 77, 96, 100, 112, 128, 160, 192, 200, 224, 256)
 MORE_ROWS = (
     *(197, 256, 257, 300, 384, 400, 500, 512, 577, 640, 729, 768, 900, 1000, 1024, 1200, 1370),
@@ -186,8 +203,14 @@ APART = 0.1
 class Sizes:
     """Made-up sizes of the sorts that people multiply, each once."""
 
-    def __init__(self, dtype: str, seed: int, held_out: Iterable[Gemm]) -> None:
+    def __init__(
+        self, dtype: str, seed: int, held_out: Iterable[Gemm], *, style: str = "models"
+    ) -> None:
+        """With layers as wide as those of known models, of "any" multiple of 16 to 128, or where
+        sizes are round as "decimal" numbers.
+        """
         self._random = random.Random(seed)
+        self._style = style
         self._dtypes = dict(zip(("a", "b", "c", "acc"), parse_dtype(dtype), strict=True))
         self._held_out = list(held_out)
         self._seen: set[tuple[int, int, int]] = set()
@@ -214,20 +237,35 @@ class Sizes:
         return round(2 ** self._random.uniform(math.log2(low), math.log2(high)))
 
     def _round(self, low: int, high: int) -> int:
-        """The same with three bits."""
+        """The same with three bits, or two digits."""
         size = self._between(low, high)
+        if self._style == "decimal":
+            step = 10 ** max(len(str(size)) - self._random.choice((1, 2)), 0)
+            return max(1, round(size / step) * step)
         step = 2 ** max(int(math.log2(size)) - 2, 0)
         return max(1, round(size / step) * step)
 
+    def _width(self) -> int:
+        if self._style == "models":
+            return self._random.choice(WIDTHS)
+        if self._style == "decimal":
+            return self._round(*ENDS)
+        step = self._random.choice(STEPS)
+        return step * self._between(*(end // step for end in ENDS))
+
     def _sides(self) -> tuple[int, int, int]:
         r, between, even = self._random, self._between, self._round
-        wide = [r.choice(WIDTHS), r.choice(WIDTHS)]
+        wide = [self._width(), self._width()]
+
+        def rows(known: tuple[int, ...], low: int, high: int) -> int:
+            return r.choice(known) if self._style == "models" else between(low, high)
+
         sorts = {
             "vector": (26, (1, *wide)),
             "few rows": (36, (r.randint(2, 8), *wide)),
             "some rows": (32, (r.randint(9, 24), *wide)),
-            "more rows": (40, (r.choice(ROWS), *wide)),
-            "many rows": (44, (r.choice(MORE_ROWS), *wide)),
+            "more rows": (40, (rows(ROWS, 25, 256), *wide)),
+            "many rows": (44, (rows(MORE_ROWS, 193, 4096), *wide)),
             "tall and thin": (16, (between(1000, 30000), r.randint(2, 8), even(32, 8000))),
             "tall": (14, (between(1000, 30000), even(8, 160), even(16, 3000))),
             "shallow": (16, (even(32, 3000), even(500, 16000), r.choice(SHALLOW))),

@@ -66,6 +66,31 @@ def test_trees_name_what_is_fast_on_other_sizes_too(grow: Any) -> None:
     assert again._replace(trees=list(map(read, again.trees))) == forest
 
 
+def test_sizes_of_which_nothing_is_known_say_nothing(grow: Any) -> None:
+    gemms, times = judged(300)
+    times[:100] = math.inf
+    times[:100, ::2] = math.nan
+    losses = grow.losses_of(times)
+    assert (losses[:100] == grow.NEVER).all()
+    assert losses[100:].min(1).tolist() == [0.0] * 200
+    forest = grow.forest(gemms, NAMES, times, 1, "2026")
+    assert grow.reached(forest, NAMES, gemms, times) == grow.reached(
+        forest, NAMES, gemms[100:], times[100:]
+    )
+
+
+def test_only_what_is_fast_on_a_near_size_is_judged_on_another(grow: Any) -> None:
+    gemms, times = judged(2000)
+    near = grow.Near(gemms[200:], grow.losses_of(times[200:]) <= grow.FAST)
+    lost = [
+        min(here) - min(here[near.fast(gemm)])
+        for gemm, here in zip(gemms[:200], times[:200, :5], strict=True)
+        if near.fast(gemm).max() < 5
+    ]
+    assert sum(one == 0 for one in lost) > 0.9 * len(lost)
+    assert np.mean([len(near.fast(gemm)) for gemm in gemms[:200]]) < 6
+
+
 def test_leaves_hold_votes_of_few_configs_over_the_next(grow: Any) -> None:
     means = np.array([0.5, 0.1, 0.7, 0.0, 0.2, 0.45])
     assert grow.votes(means) == [1, 40, 3, 50, 4, 30, 5, 5]
@@ -117,6 +142,17 @@ def test_made_up_sizes_keep_away_from_those_held_out(grow: Any) -> None:
     assert teacher.Sizes("f32", 3, held_out).take(300) == found
     assert held_out[0] not in found
     assert {one.m == 1 for one in found} == {True, False}
+
+
+def test_made_up_sizes_have_styles(grow: Any) -> None:
+    teacher = import_module("teacher")
+    sizes = teacher.Sizes
+    several = {style: sizes("f16", 3, [], style=style).take(400) for style in ("any", "decimal")}
+    several["models"] = sizes("f16", 3, []).take(400)
+    known = {k: sum(one.n in teacher.WIDTHS for one in gemms) / 400 for k, gemms in several.items()}
+    assert known["models"] > 2 * known["any"]
+    decimal = [sum(one.k % 100 == 0 for one in several[style]) for style in ("decimal", "any")]
+    assert decimal[0] > 200 > decimal[1]
 
 
 def test_a_teacher_learns_from_numbers_for_every_config(grow: Any) -> None:
