@@ -128,6 +128,14 @@ def test_what_has_votes_comes_first_and_then_what_is_predicted_to_be_fast(path: 
     assert first(path, replace(ASKED, m=700, n=50)).config == config_of(3)
 
 
+def test_a_device_without_results_follows_those_of_the_most_similar_one(path: Path) -> None:
+    plant(path)
+    other = replace(DEVICE, name="another", device_id=DEVICE.device_id + 1)
+    found = lookup(ASKED, device=other, path=path)
+    assert (found.source, found.config) == ("device", config_of(1))
+    assert "most similar device, and named by decision trees" in found.why
+
+
 def test_a_measurement_of_the_very_problem_counts_more(path: Path) -> None:
     plant(path)
     found = first(path, Gemm(m=64, n=64, k=64))
