@@ -62,10 +62,10 @@ def voted(trees: Iterable[Any], m: int, n: int, k: int) -> list[int]:
     for tree in trees:
         node = _of(tree) if type(tree) is str else tree
         while is_question(node):
-            what, threshold, less, more = node
-            node = less if asked[what] < threshold else more
-            if type(node) is str:
-                node = _of(node)
+            side = 2 if asked[node[0]] < node[1] else 3
+            if type(node[side]) is str:
+                node[side] = _of(node[side])  # for whoever comes this way next
+            node = node[side]
         for number, had in zip(node[::2], node[1::2], strict=True):
             votes[number] = votes.get(number, 0) + had
     return sorted(votes, key=lambda number: (-votes[number], number))
@@ -83,8 +83,8 @@ def read(node: Any) -> Any:
     return [*node[:2], read(node[2]), read(node[3])] if is_question(node) else node
 
 
-TEXT_FROM = 5
-"""So deep are the nodes that are text in a database: of four trees a lookup reads a thirtieth."""
+TEXT_FROM = 6
+"""So deep are the nodes that are text in a database: of four trees a lookup reads a sixtieth."""
 
 
 def _folded(node: list[Any], depth: int) -> Any:
