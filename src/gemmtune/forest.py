@@ -57,7 +57,9 @@ class Forest(NamedTuple):
 
 
 def voted(trees: Iterable[Any], m: int, n: int, k: int) -> list[int]:
-    """Numbers of what has votes, the most first, of as many the lowest."""
+    """Numbers of what has votes, the most first, of as many the lowest. Text that it comes to in a
+    tree is replaced by the nodes that it means.
+    """
     asked, votes = features(m, n, k), dict[int, int]()
     for tree in trees:
         node = _of(tree) if type(tree) is str else tree
