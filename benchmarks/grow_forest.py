@@ -11,9 +11,9 @@ ships rows of. Held-out shapes have no part in it.
     uv pip install --group forest    # or pip install lightgbm
     python benchmarks/grow_forest.py POOL [POOL ...] --times times.tsv.xz --into tuning.db
         [--dtype f16 f32] [--configs 260] [--sizes 4000] [--more-sizes 44000]
-        [--other-sizes 20000] [--trees 4] [--judged FOLDER]
+        [--other-sizes 60000] [--trees 6] [--judged FOLDER]
 
-It takes 40 minutes a dtype on one core, mostly for judging, which `--judged` keeps in files.
+It takes an hour a dtype on one core, mostly for judging, which `--judged` keeps in files.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from gemmtune.store import Store
 RESULTS = Path(__file__).parent / "results" / "selection-h100"
 ALIKE = "times-h200.tsv.xz"
 """Times of a device that is much like it, an H200."""
-RULES_SHARE = 0.2
+RULES_SHARE = 0.05
 """Of the logarithm of a time, what the rule of lookups has a share of; the rest is the teacher's.
-Of 200 shapes that neither knew the mean of both chose better than either."""
+Of some 360 shapes each that neither knew, 0.03 and 0.05 chose best, in f16 and in f32."""
 PORTFOLIO_SIZES = 700
 """So many sizes decide which configs are judged on all others."""
 NEAR, FAST = 12, 0.2
@@ -66,8 +66,16 @@ KEEP = 4
 """So many configs of a leaf have votes."""
 CUTS = 64
 """So many thresholds of a feature are tried at most."""
-VOTES = 100
+VOTES = 25
 """Of a config for each unit that it has over those without votes, in logarithms of time."""
+FEW = 16
+"""Of a node's sizes, so many configs are looked at that are best for all of them together."""
+LIKE = 0.5
+"""What it counts that losses are more alike on each side of a question, in their sum of squares. By
+what the best config of each side saves alone most nodes would ask nothing: of two questions that
+save something together the first saves nothing."""
+SETTLED = 0.01
+"""A node whose best config loses no more in the mean asks nothing."""
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -206,7 +214,9 @@ def _place(gemm: Gemm) -> Floats:
 
 
 class Grower:
-    """Grows trees over the features of sizes such that the best config of a leaf loses little."""
+    """Grows trees over the features of sizes such that the best config of a leaf loses little, by
+    what configs lose on sizes of one leaf being alike.
+    """
 
     def __init__(self, inputs: Integers, losses: Floats, seed: int = 1) -> None:
         self._inputs, self._losses = inputs, losses.astype(np.float32)
@@ -220,10 +230,12 @@ class Grower:
         there = self._losses[rows]
         total = there.sum(0, dtype=np.float64)
         gain, feature, threshold = 0.0, -1, 0
-        if len(rows) >= 2 * LEAF and total.min() > 1e-6:
+        if len(rows) >= 2 * LEAF and total.min() > SETTLED * len(rows):
             number = self._inputs.shape[1]
+            few = np.argpartition(total, FEW)[:FEW] if len(total) > FEW else np.arange(len(total))
+            here, sums = there[:, few], total[few]
             for one in self._random.choice(number, (number + 1) // 2, replace=False):
-                more, at = self._cut(self._inputs[rows, one], there, total)
+                more, at = self._cut(self._inputs[rows, one], here, sums)
                 if more > gain:
                     gain, feature, threshold = more, int(one), at
         if feature < 0:
@@ -232,7 +244,7 @@ class Grower:
         return [feature, threshold, self._node(rows[less]), self._node(rows[~less])]
 
     def _cut(self, values: Integers, losses: Floats, total: Floats) -> tuple[float, int]:
-        """What the best threshold saves, and where it is."""
+        """What the best threshold is worth, and where it is."""
         order = np.argsort(values, kind="stable")
         sorted_ = values[order]
         cuts = np.flatnonzero(sorted_[1:] != sorted_[:-1])
@@ -243,11 +255,26 @@ class Grower:
             cuts = np.unique(cuts[np.linspace(0, len(cuts) - 1, CUTS).astype(int)])
         starts = np.concatenate([[0], cuts + 1])
         before = np.add.reduceat(losses[order], starts, 0).cumsum(0)[: len(cuts)]
-        saved = total.min() - (before.min(1) + (total - before).min(1))
-        best = int(np.argmax(saved))
-        low, high = int(sorted_[cuts[best]]), int(sorted_[cuts[best] + 1])
-        middle = round(math.sqrt(max(low, 1) * high))
-        return float(saved[best]), min(max(middle, low + 1), high)
+        after, less = total - before, (cuts + 1)[:, None]
+        saved = total.min() - (before.min(1) + after.min(1))
+        more = len(values) - less
+        alike = (before**2 / less + after**2 / more - total**2 / len(values)).sum(1)
+        worth = saved + LIKE * alike
+        best = int(np.argmax(worth))
+        low, high = map(int, sorted_[cuts[best] : cuts[best] + 2])
+        return float(worth[best]), rounded_between(low, high)
+
+
+def rounded_between(low: int, high: int) -> int:
+    """Over the one and not over the other: what the middle of both, in logarithms, is as a decimal
+    number with as many zeros as can be. Rounder numbers take less room.
+    """
+    middle = min(max(round(math.sqrt(max(low, 1) * high)), low + 1), high)
+    for digits in range(len(str(high)) - 1, 0, -1):
+        near = round(middle / 10**digits) * 10**digits
+        if low < near <= high:
+            return near
+    return middle
 
 
 def votes(means: Floats) -> list[int]:
@@ -312,8 +339,8 @@ def main() -> None:
     add("--configs", type=int, default=260, help="that are judged (default: 260)")
     add("--sizes", type=int, default=4000, help="made-up, judged on all (default: 4000)")
     add("--more-sizes", type=int, default=44000, help="judged on few (default: 44000)")
-    add("--other-sizes", type=int, default=20000, help="of other styles (default: 20000)")
-    add("--trees", type=int, default=4, help="of each dtype (default: 4)")
+    add("--other-sizes", type=int, default=60000, help="of other styles (default: 60000)")
+    add("--trees", type=int, default=6, help="of each dtype (default: 6)")
     add("--judged", type=Path, metavar="FOLDER", help="where judgements are kept, and looked for")
     args = parser.parse_args()
     with TemporaryDirectory() as folder:

@@ -281,6 +281,7 @@ def _write(
             connection.commit()
             # Complete in one file, as `Store.compact` leaves it.
             connection.execute("PRAGMA journal_mode = DELETE")
+            connection.execute("PRAGMA page_size = 8192")  # 1 % less than with 4096, or 16384
             connection.execute("VACUUM")
         finish(made)
         if output.suffix == ".xz":

@@ -37,9 +37,13 @@ def test_features_are_whole_numbers_of_sizes_and_what_follows_from_them() -> Non
     assert features(96, 130, 7) == (
         *(96, 130, 7, 96 * 130, 96 * 7, 130 * 7, 96 * 130 * 7),
         *(32, 2, 1),
-        *(3 * 5, 2 * 3, 1 * 2),
+        *(100, 90, 6 * 3, 13, 6 * 2, 9, 6, 4),  # of 16 rows: 96 of 96, 130 of 144, 18 of 132
+        *(100, 81, 3 * 3, 6, 3 * 2, 4, 3, 2),
+        *(75, 67, 2 * 3, 4, 2 * 2, 3, 2, 1),
+        *(75, 50, 3, 2, 2, 1, 1, 0),
     )
-    assert features(0, 256, 1)[7:9] == (0, 64)
+    assert features(16 * 133, 64, 1)[12:14] == (133, 50)
+    assert features(0, 256, 1)[7:14] == (0, 64, 1, 0, 100, 0, 0)
 
 
 def test_the_most_votes_come_first_then_the_lowest_number() -> None:

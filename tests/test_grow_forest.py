@@ -93,14 +93,24 @@ def test_only_what_is_fast_on_a_near_size_is_judged_on_another(grow: Any) -> Non
 
 def test_leaves_hold_votes_of_few_configs_over_the_next(grow: Any) -> None:
     means = np.array([0.5, 0.1, 0.7, 0.0, 0.2, 0.45])
-    assert grow.votes(means) == [1, 40, 3, 50, 4, 30, 5, 5]
-    assert grow.votes(np.array([0.2, 0.0])) == [0, 80, 1, 100]
+    assert grow.votes(means) == [1, 10, 3, 12, 4, 8, 5, 1]
+    assert grow.votes(np.array([0.2, 0.0])) == [0, 20, 1, 25]
 
 
 def test_only_configs_with_votes_are_kept_under_new_numbers(grow: Any) -> None:
     trees = [[3, 9, [4, 1], [7, 2, 2, 1]]]
     assert grow.used(trees) == {2, 4, 7}
     assert grow.renumbered(trees[0], {2: 0, 4: 1, 7: 2}) == [3, 9, [1, 1], [2, 2, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "round_"),
+    [(383, 385, 384), (40, 90, 60), (8, 1030, 100), (0, 1, 1), (99, 100, 100)],
+)
+def test_thresholds_are_round_numbers_between_two_values(
+    grow: Any, low: int, high: int, round_: int
+) -> None:
+    assert grow.rounded_between(low, high) == round_
 
 
 def test_inner_nodes_send_every_size_to_one_of_two_sides(grow: Any) -> None:
@@ -111,6 +121,23 @@ def test_inner_nodes_send_every_size_to_one_of_two_sides(grow: Any) -> None:
     reached = [voted([node], one.m, one.n, one.k) for one in gemms]
     best = [int(np.nanargmin(row)) for row in times]
     assert np.mean([one[0] == two for one, two in zip(reached, best, strict=True)]) > 0.9
+
+
+def test_trees_find_what_only_two_questions_together_save(grow: Any) -> None:
+    drawn = np.random.default_rng(1)
+    inputs = drawn.integers(1, 200, (600, 4))
+    corner = (inputs[:, 0] < 100) & (inputs[:, 1] < 100)
+    losses = np.column_stack([np.where(corner, 0.0, 0.5), np.full(600, 0.05)])
+    tree = grow.Grower(inputs, losses).tree()
+
+    def leaf(row: Any) -> list[int]:
+        node = tree
+        while is_question(node):
+            node = node[2 if row[node[0]] < node[1] else 3]
+        return node
+
+    best = [max(zip(one[1::2], one[::2], strict=True))[1] for one in map(leaf, inputs)]
+    assert np.mean((np.array(best) == 0) == corner) > 0.95
 
 
 def test_times_are_kept_in_a_file_and_read_again(

@@ -20,7 +20,7 @@ from databases import add
 from gemmtune._data import data_path
 from gemmtune.device import Device, Limits
 from gemmtune.export import Able, Document, Selection, candidates, export, to_text
-from gemmtune.forest import Forest
+from gemmtune.forest import Forest, features
 from gemmtune.kernels import FAMILIES
 from gemmtune.kernels.base import Config
 from gemmtune.lookup import lookup
@@ -67,7 +67,7 @@ def forest(store: Store, kind: str) -> Forest:
     rows = [row for gemm in gemms for row in store.measurements(BROWSER.key, gemm.key)]
     names = sorted({(row.family, row.config_json) for row in rows})
     configs, trees = [*names, ("naive", "{}")], []
-    for feature, threshold in enumerate((80, 80, 40, 9000, 3000, 3000, 2**18, 4, 4, 8, 4, 2, 2)):
+    for feature, threshold in enumerate(features(80, 72, 40)):
         numbers = [range(m, len(configs)) for m in (0, 1)]
         votes = [[v for n in few for v in (n, 1 + (feature + n) % 5)] for few in numbers]
         trees.append([feature, threshold, votes[feature % 2], [2, 100, votes[0], votes[1]]])

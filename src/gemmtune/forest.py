@@ -13,15 +13,33 @@ if TYPE_CHECKING:
 
 LARGEST_ALIGNMENT = 64
 """Sizes that are multiples of more than this are alike."""
+ROWS, COLUMNS = (16, 32, 64, 128), (64, 128, 256)
+"""Of tiles that C may be covered with."""
+AT_ONCE = 132
+"""Workgroups that an H100 has at once, one for each multiprocessor. What is over has most of them
+wait; on a device with another number trees make of it what they can."""
 
 
 def features(m: int, n: int, k: int) -> tuple[int, ...]:
-    """What trees compare, whole numbers all: sizes, products of them, the largest powers of two
-    that divide them, and numbers of square tiles of 32, 64 and 128.
+    """What trees compare, whole numbers all: sizes, products of them and the largest powers of two
+    that divide them. Then, for each number of `ROWS`, how full with m such tiles are, and n if it
+    were the width, in percent, and for each of `COLUMNS` how many tiles there are, and how full
+    with them `AT_ONCE` are in the mean.
     """
-    tiles = [-(-m // side) * -(-n // side) for side in (32, 64, 128)]
     powers = [min(size & -size, LARGEST_ALIGNMENT) for size in (m, n, k)]
-    return (m, n, k, m * n, m * k, n * k, m * n * k, *powers, *tiles)
+    across = [-(-n // columns) for columns in COLUMNS]
+    tiled = list[int]()
+    for rows in ROWS:
+        down = -(-m // rows)
+        tiled += (_filled(m, rows), _filled(n, rows))
+        for each in across:
+            tiled += (down * each, _filled(down * each, AT_ONCE))
+    return (m, n, k, m * n, m * k, n * k, m * n * k, *powers, *tiled)
+
+
+def _filled(number: int, by: int) -> int:
+    """Percent of the least multiple that holds a number, rounded down."""
+    return 100 * number // (-(-number // by) * by or 1)
 
 
 class Forest(NamedTuple):
@@ -86,7 +104,7 @@ def read(node: Any) -> Any:
 
 
 TEXT_FROM = 6
-"""So deep are the nodes that are text in a database: of four trees a lookup reads a sixtieth."""
+"""So deep are the nodes that are text in a database: a lookup reads a sixtieth of a tree."""
 
 
 def _folded(node: list[Any], depth: int) -> Any:

@@ -103,7 +103,7 @@ CREATE TRIGGER learned_{table}_{event} AFTER {event} ON {table} BEGIN DELETE FRO
     for event in events
 }
 """By name, what has nothing learned outlive the rows that it comes from, whoever writes."""
-FORESTS = "forests_2"
+FORESTS = "forests_3"
 """Name of the table of decision trees by device and `Gemm.kind`, see `gemmtune.forest`, with the
 time of the newest measurement that they know of. The number is that of their format, which is what
 their features mean, too. Readers may do without."""

@@ -4,12 +4,9 @@ const ALL = [..."mnk", "batch"], {ceil, log2, max, min} = Math, F = "f32",
 	problem = given => ({a: F, b: F, c: F, acc: F, batch: 1, alpha: 1, beta: 0, ...given}),
 	packed = (g, s) => ({a: g.m * g.k, b: g.k * g.n, c: g.m * g.n})[s.at(-1)],
 	size = (g, s) => g[s] ?? packed(g, s)
-export const kind = g => {
-	const steps = [g.math, g.beta && "beta", g.bias && "bias", g.activation]
-		.filter(s => s && !/ieee|none/.test(s))
-	return [[g.a, g.b, g.c, g.acc], "nt"[+!!g.trans_a] + "nt"[+!!g.trans_b], steps]
-		.filter(s => s[0]).join(":")
-}
+export const kind = g => [[g.a, g.b, g.c, g.acc], "nt"[+!!g.trans_a] + "nt"[+!!g.trans_b],
+	[g.math, g.beta && "beta", g.bias && "bias", g.activation].filter(s => s && !/ieee|none/.test(s))]
+	.filter(s => s[0]).join(":")
 export const bytes = (g, s) => s === "bias" ? !!g.bias * g.n * g.c.slice(1) / 8
 	: g.batch && ((g.batch - 1) * size(g, `stride_${s}`) + packed(g, s)) * g[s].slice(1) / 8
 const traffic = g =>
@@ -24,35 +21,35 @@ function predict({at_once, launch_ns, bytes_per_ns, paces}, id, {passes, step_k 
 		[held, more] = paces?.[id] ?? [1, 64],
 		work = (g, w = count(rule, g) / at_once) =>
 			max((w > 16 ? w : (3 * ceil(w) + w) / 4) / held, 1)
-				* (up(max(g.k, 1), step_k * rule.times) * step_k + more),
+				* (up(g.k || 1, step_k * rule.times) * step_k + more),
 		fixed = min(passes.length * launch_ns, .9 * t), moved = traffic(from) || 1,
 		moving = min(.45 * moved / (bytes_per_ns || 1 / 0), t - fixed)
 	return fixed + moving * traffic(to) / moved + (t - fixed - moving) * work(to) / work(from)
 }
-function voted({m, n, k}, {trees, kernels}, votes = {}) {
-	const x = [m, n, k, m * n, m * k, n * k, m * n * k, ...[m, n, k].map(s => min(s & -s, 64)),
-		...[32, 64, 128].map(s => up(m, s) * up(n, s))]
+function voted({m, n, k}, {trees, kernels}, good, votes = {}) {
+	const of = (x, s) => x * 100 / (up(x, s) * s) | 0,
+		x = [m, n, k, m * n, m * k, n * k, m * n * k, [m, n, k].map(s => min(s & -s, 64)),
+			[16, 32, 64, 128].map(s => [of(m, s), of(n, s),
+				[64, 128, 256].map(t => [t = up(m, s) * up(n, t), of(t, 132)])])].flat(3)
 	for (let t of trees) {
 		while (t.length) t = t[x[t[0]] < t[1] ? 2 : 3]
-		for (const i in t) votes[i] = (votes[i] ?? 0) + t[i]
+		for (const i in t) votes[i] = ~~votes[i] + t[i]
 	}
-	return pairs(votes).sort((a, b) => b[1] - a[1]).map(([i]) => kernels[i])
+	return pairs(votes).sort((a, b) => b[1] - a[1]).map(([i]) => kernels[i].find(good))
 }
 export function candidates(doc, given, able) {
 	const g = problem(given), near = {}, found = {}, like = kind(g), {kernels} = doc,
 		sizes = g.batch > 1 ? [...ALL, "stride_a", "stride_b", "stride_c"] : ALL,
-		good = id => {
-			const {dialect, needs, valid} = kernels[id]
-			return pairs({dialect, subgroup_size: needs.subgroup_size}).every(([s, x]) => !x || x === able[s])
-				&& needs.features.every(s => able.features.includes(s))
-				&& pairs(needs.limits).every(([s, min]) => able.limits[s] >= min)
-				&& pairs(valid).every(([s, {min = 0, max = 1 / 0, multiple = 1}]) =>
-					s[1] && g.batch <= 1 || (s = size(g, s)) >= min && s <= max && !(s % multiple))
-		},
+		good = (id, _, $, {dialect, needs, valid} = kernels[id]) =>
+			pairs({dialect, subgroup_size: needs.subgroup_size}).every(([s, x]) => !x || x === able[s])
+			&& needs.features.every(s => able.features.includes(s))
+			&& pairs(needs.limits).every(([s, min]) => able.limits[s] >= min)
+			&& pairs(valid).every(([s, {min = 0, max = 1 / 0, multiple = 1}]) =>
+				s[1] && g.batch <= 1 || (s = size(g, s)) >= min && s <= max && !(s % multiple)),
 		add = (source, id, time_ns) => found[id] ??= {id, source, time_ns}
 	for (const {problem: p, results, others = []} of doc.problems) {
 		const h = problem(p),
-			far = +Math.hypot(...ALL.map(s => log2(max(g[s], 1) / max(h[s], 1)))).toFixed(6),
+			far = +Math.hypot(...ALL.map(s => log2((g[s] || 1) / (h[s] || 1)))).toFixed(6),
 			w = (1 + far) ** -4
 		if (kind(h) === like) for (const {kernel, general = [], time_ns} of [...results, ...others]) {
 			const id = [kernel, general].flat().find(good)
@@ -71,12 +68,9 @@ export function candidates(doc, given, able) {
 		ranked = pairs(near).map(([id, [far, all, logs, most]], t) =>
 			["near", id, t = 2 ** (logs / all), t * 1.15 ** (far * (1 + (t > most)))])
 			.sort((a, b) => a[3] - b[3] || (a[1] > b[1]) - .5)
-	if (forest && g.batch === 1) for (const ids of voted(g, forest)) {
-		const id = ids.find(good)
-		ranked.forEach(one => one[1] === id && add(...one))
-	}
-	ranked.forEach(one => add(...one))
-	if (min(g.m, g.n) >= 1024) last.reverse()
+	for (const id of [...forest && g.batch === 1 ? voted(g, forest, good) : [], 0])
+		ranked.forEach(one => [one[1], 0].includes(id) && add(...one))
+	min(g.m, g.n) >= 1024 && last.reverse()
 	last.forEach(id => add("default", id, null))
 	return Object.values(found)
 }
@@ -112,8 +106,7 @@ export const Gemmtune = {async load(gpu, source) {
 			u32 = new Uint32Array(length / 4), views = {u32, f32: new Float32Array(u32.buffer)}
 		for (const {name, type, offset} of fields)
 			views[type][offset / 4] = {first_workgroup: 0, last_workgroup: -1}[name] ?? size(gemm, name)
-		const params = buffer(length, u32, 0x48), rule = kernel.workspace_bytes,
-			workspace = rule && buffer(count(rule, gemm))
+		const params = buffer(length, u32, 0x48), rule = kernel.workspace_bytes, workspace = rule && buffer(count(rule, gemm))
 		let sets = []
 		const encode = (pass, ...key) => {
 			let kept = sets.find(([k]) => k.every((x, i) => x === key[i]))
@@ -127,8 +120,7 @@ export const Gemmtune = {async load(gpu, source) {
 				sets = [kept, ...sets.slice(0, 31)]
 			}
 			kernel.passes.forEach(({workgroups}, i) => {
-				const all = count(workgroups, gemm), rows = up(all, limits.maxComputeWorkgroupsPerDimension)
-				if (!all) return
+				const all = count(workgroups, gemm), rows = up(all, limits.maxComputeWorkgroupsPerDimension) || 1
 				pass.setPipeline(made[i])
 				pass.setBindGroup(0, kept[1][i])
 				pass.dispatchWorkgroups(up(all, rows), rows)
@@ -137,7 +129,7 @@ export const Gemmtune = {async load(gpu, source) {
 		return {gemm, choice, kernel, params, workspace, encode}
 	}
 	async function plan(given) {
-		const gemm = problem(given), bad = ALL.find(s => !(gemm[s] >= 0) || gemm[s] % 1)
+		const gemm = problem(given), bad = ALL.find(s => gemm[s] !== gemm[s] >>> 0)
 		if (bad) throw RangeError(`${bad} is ${gemm[bad]}, not 0, 1, ...`)
 		let why = ""
 		for (const choice of candidates(doc, gemm, able)) try {
@@ -148,16 +140,15 @@ export const Gemmtune = {async load(gpu, source) {
 		throw Error(`no kernel for ${kind(gemm)}${why}`)
 	}
 	async function matmul(given, a, b, {c, bias} = {}) {
-		const one = await plan(given), {gemm, params, workspace} = one, length = bytes(gemm, "c"),
-			to = gpu.createCommandEncoder(), pass = to.beginComputePass(),
-			read = buffer(length, 0, 9)
+		const {gemm, params, workspace, encode} = await plan(given), length = bytes(gemm, "c"),
+			to = gpu.createCommandEncoder(), pass = to.beginComputePass(), read = buffer(length, 0, 9)
 		if (!gemm.beta) c ??= new Uint8Array(length)
 		const made = pairs({a, b, c, bias}).map(([s, data]) => {
 			const needs = bytes(gemm, s), has = data?.byteLength ?? 0
 			if (has < needs) throw RangeError(`${s} has ${has} of ${needs} bytes`)
 			return data && buffer(has, data)
 		})
-		one.encode(pass, ...made)
+		encode(pass, ...made)
 		pass.end()
 		to.copyBufferToBuffer(made[2], 0, read, 0, read.size)
 		queue.submit([to.finish()])
