@@ -1,4 +1,4 @@
-// Runs what `gemmtune export` wrote
+// Runs gemmtune's exports
 const ALL = [..."mnk", "batch"], {ceil, log2, max, min} = Math, F = "f32",
 	pairs = Object.entries, up = (a, b) => ceil(a / b),
 	problem = given => ({a: F, b: F, c: F, acc: F, batch: 1, alpha: 1, beta: 0, ...given}),
@@ -11,11 +11,9 @@ export const bytes = (g, s) => s === "bias" ? !!g.bias * g.n * g.c.slice(1) / 8
 	: g.batch && ((g.batch - 1) * size(g, `stride_${s}`) + packed(g, s)) * g[s].slice(1) / 8
 const traffic = g =>
 	[..."abc", "bias"].reduce((all, s) => all + bytes(g, s), g.beta && bytes(g, "c"))
-
 export const count = (rule, g) => [..."mnk"].reduce(
 	(all, s, i, _, t = rule["tile_" + s]) => all * (t ? up(g[s], t) : 1),
 	rule.times * g.batch * (rule.elements ? up(g.m * g.n, rule.elements) : 1))
-
 function predict({at_once, launch_ns, bytes_per_ns, paces}, id, {passes, step_k = 1}, t, from, to) {
 	const rule = passes.find(p => p.entry_point === "main").workgroups,
 		[held, more] = paces?.[id] ?? [1, 64],
@@ -74,14 +72,12 @@ export function candidates(doc, given, able) {
 	last.forEach(id => add("default", id, null))
 	return Object.values(found)
 }
-
 export const Gemmtune = {async load(gpu, source) {
 	const url = source.trim && new URL(source, location),
 		doc = url ? await (await fetch(url)).json() : source, built = {},
 		{limits, queue, adapterInfo: {subgroupMinSize: low, subgroupMaxSize: top} = {}} = gpu,
 		able = {dialect: "tint", limits, features: [...gpu.features], subgroup_size: low === top ? low : 0}
 	if (doc.format !== 1) throw Error("no document of format 1")
-
 	function buffer(length, data, usage = 0x8c) {
 		const all = new Uint8Array(max(up(length, 4) * 4, 16)),
 			made = gpu.createBuffer({size: all.length, usage})
@@ -120,7 +116,8 @@ export const Gemmtune = {async load(gpu, source) {
 				sets = [kept, ...sets.slice(0, 31)]
 			}
 			kernel.passes.forEach(({workgroups}, i) => {
-				const all = count(workgroups, gemm), rows = up(all, limits.maxComputeWorkgroupsPerDimension) || 1
+				const all = count(workgroups, gemm), rows = up(all, limits.maxComputeWorkgroupsPerDimension)
+				if (!all) return
 				pass.setPipeline(made[i])
 				pass.setBindGroup(0, kept[1][i])
 				pass.dispatchWorkgroups(up(all, rows), rows)
