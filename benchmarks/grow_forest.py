@@ -44,8 +44,8 @@ from gemmtune.shapes import parse_dtype, read_shapes
 from gemmtune.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "selection-h100"
-ALIKE = "times-h200.tsv.xz"
-"""Times of a device that is much like it, an H200."""
+ALIKE = ("times-h200.tsv.xz", "quick-h200.tsv.xz")
+"""Times of a device that is much like it, an H200; quick ones are many, and not verified."""
 RULES_SHARE = 0.05
 """Of the logarithm of a time, what the rule of lookups has a share of; the rest is the teacher's.
 Of some 360 shapes each that neither knew, 0.03 and 0.05 chose best, in f16 and in f32."""
@@ -156,8 +156,13 @@ def judged(
         pool.device,
         dtype,
         *(
-            [one for one in read(path, dtype) if one[0].shape not in pool.held_out]
-            for path in (args.times, args.alike)
+            [
+                one
+                for path in paths
+                for one in read(path, dtype)
+                if one[0].shape not in pool.held_out
+            ]
+            for paths in (args.times, args.alike)
         ),
     )
     leaders = [
@@ -331,8 +336,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("pool", type=Path, nargs="+", help="databases, may be packed as .db.xz")
-    add("--times", type=Path, default=RESULTS / "times.tsv.xz", help="all times, see times.py")
-    add("--alike", type=Path, default=RESULTS / ALIKE, help="those of a device much like it")
+    add("--times", type=Path, nargs="+", default=[RESULTS / "times.tsv.xz"], help="see times.py")
+    alike = [RESULTS / one for one in ALIKE]
+    add("--alike", type=Path, nargs="*", default=alike, help="of a device that is much like it")
     add("--into", type=Path, required=True, help="database that keeps the trees")
     add("--device", help="key (default: the H100, or the only one there is)")
     add("--dtype", nargs="*", default=["f16", "f32"], help="as `gemmtune tune --dtype`")

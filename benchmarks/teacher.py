@@ -35,7 +35,7 @@ SEEDS = (1, 2)
 OPTIONS = {
     "objective": "l2",
     "learning_rate": 0.05,
-    "num_leaves": 63,
+    "num_leaves": 127,
     "min_data_in_leaf": 10,
     "feature_fraction": 0.7,
     "bagging_fraction": 0.8,

@@ -12,7 +12,7 @@ import argparse
 import lzma
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,16 +43,20 @@ def write(database: Path, device_key: str, output: Path) -> int:
             if family in FAMILIES and template == generator_hash(family):
                 name = (family, config, key)
                 best[name] = min(time_ns, best.get(name, math.inf))
+    output.write_bytes(pack(best))
+    return len(best)
+
+
+def pack(times: Mapping[tuple[str, str, str], float]) -> bytes:
+    """The file of nanoseconds by family, config and `Gemm.key`."""
     lines, last = [], ("", "")
-    for (family, config, key), time_ns in sorted(best.items()):
+    for (family, config, key), time_ns in sorted(times.items()):
         if (family, config) != last:
             last = family, config
             lines.append(f"{family}\t{config}\n")
         shape, dtypes, _ = key.split(":")
         lines.append(f"{shape}\t{dtypes}\t{time_ns:.0f}\n")
-    packed = lzma.compress("".join(lines).encode(), preset=9 | lzma.PRESET_EXTREME)
-    output.write_bytes(packed)
-    return len(best)
+    return lzma.compress("".join(lines).encode(), preset=9 | lzma.PRESET_EXTREME)
 
 
 def read(path: Path, dtype: str) -> Iterator[tuple[Gemm, Text, float]]:
