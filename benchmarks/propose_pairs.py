@@ -21,14 +21,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from choices import device_in
+from choices import catalogue_of, device_in
 from pool import Text
 from times import read
 
 from gemmtune import Gemm
 from gemmtune._data import data_path
 from gemmtune.forest import Forest
-from gemmtune.store import Store
 
 FASTEST, EACH, NEXT = 2, 8, 25
 """Of a size, so many of the fastest, so many in all, the others from so many."""
@@ -126,14 +125,14 @@ def main() -> None:
     add("--known", type=Path, nargs="*", default=[], help="not again what these times have")
     add("--seed", type=int, default=1, help="of chance (default: 1)")
     args = parser.parse_args()
-    device = device_in(args.db)
+    device, catalogue = device_in(args.db), catalogue_of(args.db)
     configs: list[Text] = []
     problems: list[tuple[str, str, list[tuple[int, float]]]] = []
     for dtype in args.dtype:
         gemms, names, times = pickle.loads((args.judged / f"{dtype}.pkl").read_bytes())
         known = {(g.key, name) for path in args.known for g, name, _ in read(path, dtype)}
-        with Store.open(args.db) as store:
-            forest = store.forests(device).get(gemms[0].kind)
+        grown = catalogue.forest(device, gemms[0].kind)
+        forest = grown[0] if grown else None
         for place, numbers in proposed(gemms, names, times, forest, dtype, args.sizes, args.seed):
             gemm, row = gemms[place], times[place]
             wanted = [
