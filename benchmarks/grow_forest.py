@@ -1,14 +1,14 @@
 """Grows the decision trees that say which configs lookups take first, out of measurements. No GPU.
 
-A teacher, boosted trees that need LightGBM, learns from all times of a device how long a config
-takes on a problem. It then judges every config that leads somewhere on some made-up sizes, a few of
-which together serve these best, and these few on thousands more; then, on tens of thousands, those
-which are fast on the nearest of these. What the rule of lookups predicts has a share in that. A few
-decision trees over sizes alone are grown such that the votes of their leaves name what is fast;
-they are kept in a database, by kind, and the configs that vote are what `choose_shipped.py` then
-ships rows of. Held-out shapes have no part in it.
+A teacher, boosted trees that need LightGBM and Numba, learns from all times of a device how long a
+config takes on a problem. It then judges every config that leads somewhere on some made-up sizes, a
+few of which together serve these best, and these few on thousands more; then, on tens of thousands,
+those which are fast on the nearest of these. A few decision trees over sizes alone are grown such
+that the votes of their leaves name what is fast; they are kept in a database, by kind, and the
+configs that vote are what `choose_shipped.py` then ships rows of. Held-out shapes have no part in
+it.
 
-    uv pip install --group forest    # or pip install lightgbm
+    uv pip install --group forest    # or pip install lightgbm numba
     python benchmarks/grow_forest.py POOL [POOL ...] --times times.tsv.xz --into tuning.db
         [--dtype f16 f32] [--configs 260] [--sizes 4000] [--more-sizes 44000]
         [--other-sizes 60000] [--trees 6] [--judged FOLDER]
@@ -31,24 +31,18 @@ import numpy as np
 import numpy.typing as npt
 from choices import device_in
 from choose_shipped import HELD_OUT
-from leave_out import Rule
 from pool import Pool, Text, leading, whole
 from teacher import Floats, Sizes, Teacher, parsed
 from times import read
 
 from gemmtune import Gemm
 from gemmtune.forest import LARGEST_ALIGNMENT, Forest, features, is_question
-from gemmtune.lookup.predict import aparts, doublings, likeness
-from gemmtune.lookup.ranking import Question
 from gemmtune.shapes import parse_dtype, read_shapes
 from gemmtune.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "selection-h100"
 ALIKE = ("times-h200.tsv.xz", "quick-h200.tsv.xz")
 """Times of a device that is much like it, an H200; quick ones are many, and not verified."""
-RULES_SHARE = 0.05
-"""Of the logarithm of a time, what the rule of lookups has a share of; the rest is the teacher's.
-Of some 360 shapes each that neither knew, 0.03 and 0.05 chose best, in f16 and in f32."""
 PORTFOLIO_SIZES = 700
 """So many sizes decide which configs are judged on all others."""
 NEAR, FAST = 12, 0.2
@@ -105,42 +99,6 @@ def losses_of(times: Floats) -> Floats:
     return limited
 
 
-class Predictions:
-    """What the rule of lookups says of configs, with the doubts that it has."""
-
-    def __init__(self, pool: Pool, dtypes: str, names: list[Text]) -> None:
-        wanted = set(names)
-        rows = [
-            row.leader
-            for each in pool.usable.values()
-            for text, row in each.items()
-            if row.dtypes == dtypes and text in wanted
-        ]
-        self._alike = Rule(pool.device, rows)._alike
-        self._places = {name: place for place, name in enumerate(names)}
-
-    def scores(self, gemm: Gemm) -> Floats:
-        """In logarithms, in the order of the names; NaN where the rule knows nothing."""
-        table = self._alike.table(gemm)
-        like = {kind: likeness(kind, gemm.kind) or 1.0 for kind in table._kinds}
-        asked = Question(doublings(gemm), gemm.traffic_bytes, gemm.kind, like)
-        works = table._works_for(gemm)
-        found = np.full(len(self._places), np.nan, np.float32)
-        for number, one in enumerate(table._configs):
-            leader = one.leaders[0]
-            place = self._places.get((leader.family, leader.text))
-            if place is not None:
-                far = aparts(asked.place, one.places)
-                total = table._total(number, far, asked, works, lambda it: lacks(it, gemm))
-                found[place] = math.log(total.scored()[0])
-        return found
-
-
-def lacks(leader: Any, gemm: Gemm) -> bool:
-    """Whether a config is without the bounds checks that a problem needs."""
-    return bool(leader.unchecked and leader.config.lacks_checks(gemm))
-
-
 def judged(
     args: argparse.Namespace, pool: Pool, dtype: str, held_out: Iterable[Gemm]
 ) -> tuple[list[Gemm], list[Text], Floats]:
@@ -173,12 +131,11 @@ def judged(
     few = np.array([teacher.times(one, parsed(candidates)) for one in sizes.take(PORTFOLIO_SIZES)])
     names = [candidates[one] for one in portfolio(losses_of(few), args.configs)]
     print(f"{dtype}: {len(names)} of {len(candidates)} configs are judged", flush=True)
-    rule, configs = Predictions(pool, dtypes, names), parsed(names)
+    configs = parsed(names)
 
     def judge(gemm: Gemm, which: Integers) -> Floats:
         found = np.full(len(names), math.inf, np.float32)
-        told, ruled = teacher.times(gemm, [configs[one] for one in which]), rule.scores(gemm)[which]
-        found[which] = told + RULES_SHARE * np.where(np.isnan(ruled), 1, ruled - told)
+        found[which] = teacher.times(gemm, [configs[one] for one in which])
         return found
 
     fresh, every = Sizes(dtype, 1001, held_out), np.arange(len(names))

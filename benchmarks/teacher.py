@@ -1,7 +1,8 @@
 """What a config takes on a problem, by boosted trees over both that learned from all measurements.
 
 They know what the rule of lookups does not, how one config is like another, but take too long for a
-lookup and need LightGBM: `grow_forest.py` has them tell what is fast on thousands of made-up sizes.
+lookup and need LightGBM and Numba: `grow_forest.py` has them tell what is fast on thousands of
+made-up sizes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from boosted import Trees, mean
 from pool import Text
 
 from gemmtune import Gemm
@@ -137,18 +139,17 @@ class Teacher:
         import lightgbm  # which is not among what development needs
 
         tables = [
-            lesson
+            table
             for other, known in enumerate([list(times), list(alike)])
             if known
-            for lesson in [lessons(known, dtype, other)]
+            for table in [lessons(known, dtype, other)]
         ]
         inputs, told, weights = (np.concatenate(column) for column in zip(*tables, strict=True))
-        self._models = [
-            lightgbm.train(
-                OPTIONS | {"seed": seed}, lightgbm.Dataset(inputs, told, weight=weights), ROUNDS
-            )
-            for seed in SEEDS
-        ]
+        self._models = []
+        for seed in SEEDS:
+            lesson = lightgbm.Dataset(inputs, told, weight=weights)
+            learned = lightgbm.train(OPTIONS | {"seed": seed}, lesson, ROUNDS)
+            self._models.append(Trees(learned.dump_model()))
 
     def times(self, gemm: Gemm, configs: Sequence[tuple[Text, Config]]) -> Floats:
         """Logarithms of nanoseconds, NaN where a config is not legal even with bounds checks."""
@@ -161,8 +162,7 @@ class Teacher:
                 places.append(place)
         if rows:
             inputs = np.array(rows)
-            told = np.mean([one.predict(inputs, num_threads=1) for one in self._models], axis=0)
-            found[places] = told + first_guess(inputs, self.dtype)
+            found[places] = mean(self._models, inputs) + first_guess(inputs, self.dtype)
         return found
 
     def fitting(self, family: str, config: Config, gemm: Gemm) -> Config | None:

@@ -190,3 +190,23 @@ def test_a_teacher_learns_from_numbers_for_every_config(grow: Any) -> None:
     assert len({tuple(row) for row in rows}) == len(rows)
     assert rows[0][teacher.TRAFFIC] == math.log2(Gemm(m=60, n=50, k=40).traffic_bytes)
     assert np.isfinite(teacher.first_guess(np.array(rows), "f32")).all()
+
+
+def test_boosted_trees_add_up_what_each_says(grow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    boosted = import_module("boosted")
+    monkeypatch.setattr(boosted, "_compiled", lambda: boosted._add_up)
+    deep = {"split_feature": 1, "threshold": 4.0, "decision_type": "<="}
+    deep |= {"left_child": {"leaf_value": 10.0}, "right_child": {"leaf_value": 20.0}}
+    root = {"split_feature": 0, "threshold": 2.5, "decision_type": "<="}
+    root |= {"left_child": deep, "right_child": {"leaf_value": 30.0}}
+    model = {"tree_info": [{"tree_structure": root}, {"tree_structure": {"leaf_value": 1.0}}]}
+    trees = boosted.Trees(model)
+    rows = np.array([[2.5, 4.0], [2.5, 4.1], [2.6, 0.0]])
+    assert trees.predict(rows).tolist() == [11.0, 21.0, 31.0]
+    assert boosted.mean([trees, boosted.Trees({"tree_info": []})], rows).tolist() == [
+        5.5,
+        10.5,
+        15.5,
+    ]
+    with pytest.raises(ValueError, match="trees that ask =="):
+        boosted.Trees({"tree_info": [{"tree_structure": root | {"decision_type": "=="}}]})
