@@ -11,7 +11,7 @@ it.
     uv pip install --group forest    # or pip install lightgbm numba
     python benchmarks/grow_forest.py POOL [POOL ...] --times times.tsv.xz --into tuning.db
         [--dtype f16 f32] [--configs 260] [--sizes 4000] [--more-sizes 44000]
-        [--other-sizes 60000] [--trees 6] [--judged FOLDER]
+        [--other-sizes 76000] [--trees 6] [--judged FOLDER]
 
 It takes an hour a dtype on one core, mostly for judging, which `--judged` keeps in files.
 """
@@ -45,6 +45,8 @@ ALIKE = ("times-h200.tsv.xz", "quick-h200.tsv.xz")
 """Times of a device that is much like it, an H200; quick ones are many, and not verified."""
 PORTFOLIO_SIZES = 700
 """So many sizes decide which configs are judged on all others."""
+OTHERS = ((1003, "any", 12), (1004, "decimal", 3), (1005, "rows", 4))
+"""Seeds and styles of the sizes that are not of known models, and their shares."""
 NEAR, FAST = 12, 0.2
 """Of the nearest sizes so many, a config is within so much of the best there, in logarithms, if it
 is to be judged. Of 400 sizes none lost its best config by that, and a seventh are left to judge."""
@@ -144,8 +146,9 @@ def judged(
     print(f"{dtype}: {len(gemms)} sizes judged", flush=True)
     near = Near(gemms, losses_of(np.array(times)) <= FAST)
     rest = fresh.take(args.more_sizes)
-    for seed, style, number in ((1003, "any", 4), (1004, "decimal", 1)):
-        rest += Sizes(dtype, seed, held_out, style=style).take(args.other_sizes * number // 5)
+    for seed, style, number in OTHERS:
+        sizes = Sizes(dtype, seed, held_out, style=style)
+        rest += sizes.take(args.other_sizes * number // sum(each for *_, each in OTHERS))
     for number, gemm in enumerate(rest, start=1):
         gemms.append(gemm)
         times.append(judge(gemm, near.fast(gemm)))
@@ -240,10 +243,16 @@ def rounded_between(low: int, high: int) -> int:
 
 
 def votes(means: Floats) -> list[int]:
-    """Of the best few configs of a leaf, over the next best: numbers, each before its votes."""
+    """Of the best few configs of a leaf, over the next best: numbers, each before its votes. The
+    best has one, however little it has over the others.
+    """
     few = np.argpartition(means, KEEP)[: KEEP + 1] if len(means) > KEEP else np.arange(len(means))
     rest = means[few].max() if len(means) > KEEP else NEVER
-    had = [(one, round(VOTES * float(rest - means[one]))) for one in sorted(map(int, few))]
+    best = int(np.argmin(means))
+    had = [
+        (one, max(round(VOTES * float(rest - means[one])), int(one == best)))
+        for one in sorted(map(int, few))
+    ]
     return [value for pair in had if pair[1] > 0 for value in pair]
 
 
@@ -302,7 +311,7 @@ def main() -> None:
     add("--configs", type=int, default=260, help="that are judged (default: 260)")
     add("--sizes", type=int, default=4000, help="made-up, judged on all (default: 4000)")
     add("--more-sizes", type=int, default=44000, help="judged on few (default: 44000)")
-    add("--other-sizes", type=int, default=60000, help="of other styles (default: 60000)")
+    add("--other-sizes", type=int, default=76000, help="of other styles (default: 76000)")
     add("--trees", type=int, default=6, help="of each dtype (default: 6)")
     add("--judged", type=Path, metavar="FOLDER", help="where judgements are kept, and looked for")
     args = parser.parse_args()

@@ -206,8 +206,8 @@ class Sizes:
     def __init__(
         self, dtype: str, seed: int, held_out: Iterable[Gemm], *, style: str = "models"
     ) -> None:
-        """With layers as wide as those of known models, of "any" multiple of 16 to 128, or where
-        sizes are round as "decimal" numbers.
+        """With layers as wide as those of known models, of "any" multiple of 16 to 128, such with
+        "rows" of known ones only, or where sizes are round as "decimal" numbers.
         """
         self._random = random.Random(seed)
         self._style = style
@@ -258,7 +258,7 @@ class Sizes:
         wide = [self._width(), self._width()]
 
         def rows(known: tuple[int, ...], low: int, high: int) -> int:
-            return r.choice(known) if self._style == "models" else between(low, high)
+            return r.choice(known) if self._style in ("models", "rows") else between(low, high)
 
         sorts = {
             "vector": (26, (1, *wide)),
@@ -275,6 +275,8 @@ class Sizes:
             "any": (20, (even(8, 8192), even(8, 8192), even(8, 8192))),
             "deep": (24, (even(8, 256), even(16, 1000), even(4000, 60000))),
         }
+        if self._style == "rows":
+            sorts = {name: sorts[name] for name in ("more rows", "many rows")}
         weights = [weight for weight, _ in sorts.values()]
         ((_, (m, n, k)),) = r.choices(list(sorts.values()), weights)
         return m, n, k

@@ -95,6 +95,7 @@ def test_leaves_hold_votes_of_few_configs_over_the_next(grow: Any) -> None:
     means = np.array([0.5, 0.1, 0.7, 0.0, 0.2, 0.45])
     assert grow.votes(means) == [1, 10, 3, 12, 4, 8, 5, 1]
     assert grow.votes(np.array([0.2, 0.0])) == [0, 20, 1, 25]
+    assert grow.votes(np.array([0.3, 0.002, 0.001, 0.003, 0.004, 0.005])) == [2, 1]
 
 
 def test_only_configs_with_votes_are_kept_under_new_numbers(grow: Any) -> None:
@@ -180,6 +181,9 @@ def test_made_up_sizes_have_styles(grow: Any) -> None:
     assert known["models"] > 2 * known["any"]
     decimal = [sum(one.k % 100 == 0 for one in several[style]) for style in ("decimal", "any")]
     assert decimal[0] > 200 > decimal[1]
+    rows = sizes("f16", 3, [], style="rows").take(400)
+    assert {one.m for one in rows} <= {*teacher.ROWS, *teacher.MORE_ROWS}
+    assert sum(one.n in teacher.WIDTHS for one in rows) < 200
 
 
 def test_a_teacher_learns_from_numbers_for_every_config(grow: Any) -> None:
