@@ -11,7 +11,7 @@ it.
     uv pip install --group forest    # or pip install lightgbm numba
     python benchmarks/grow_forest.py POOL [POOL ...] --times times.tsv.xz --into tuning.db
         [--dtype f16 f32] [--configs 260] [--sizes 4000] [--more-sizes 44000]
-        [--other-sizes 76000] [--trees 6] [--judged FOLDER]
+        [--other-sizes 84000] [--trees 6] [--judged FOLDER]
 
 It takes an hour a dtype on one core, mostly for judging, which `--judged` keeps in files.
 """
@@ -45,7 +45,7 @@ ALIKE = ("times-h200.tsv.xz", "quick-h200.tsv.xz")
 """Times of a device that is much like it, an H200; quick ones are many, and not verified."""
 PORTFOLIO_SIZES = 700
 """So many sizes decide which configs are judged on all others."""
-OTHERS = ((1003, "any", 12), (1004, "decimal", 3), (1005, "rows", 4))
+OTHERS = ((1003, "any", 12), (1004, "decimal", 3), (1005, "rows", 4), (1006, "deep", 2))
 """Seeds and styles of the sizes that are not of known models, and their shares."""
 NEAR, FAST = 12, 0.2
 """Of the nearest sizes so many, a config is within so much of the best there, in logarithms, if it
@@ -311,7 +311,7 @@ def main() -> None:
     add("--configs", type=int, default=260, help="that are judged (default: 260)")
     add("--sizes", type=int, default=4000, help="made-up, judged on all (default: 4000)")
     add("--more-sizes", type=int, default=44000, help="judged on few (default: 44000)")
-    add("--other-sizes", type=int, default=76000, help="of other styles (default: 76000)")
+    add("--other-sizes", type=int, default=84000, help="of other styles (default: 84000)")
     add("--trees", type=int, default=6, help="of each dtype (default: 6)")
     add("--judged", type=Path, metavar="FOLDER", help="where judgements are kept, and looked for")
     args = parser.parse_args()

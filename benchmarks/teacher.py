@@ -200,6 +200,10 @@ APART = 0.1
 """Made-up sizes are so many doublings from held-out ones at least."""
 
 
+DECIMAL = 0.5
+"""So many sides of deep problems are round as decimal numbers."""
+
+
 class Sizes:
     """Made-up sizes of the sorts that people multiply, each once."""
 
@@ -207,7 +211,7 @@ class Sizes:
         self, dtype: str, seed: int, held_out: Iterable[Gemm], *, style: str = "models"
     ) -> None:
         """With layers as wide as those of known models, of "any" multiple of 16 to 128, such with
-        "rows" of known ones only, or where sizes are round as "decimal" numbers.
+        "rows" of known ones only, where sizes are round as "decimal" numbers, or "deep" ones only.
         """
         self._random = random.Random(seed)
         self._style = style
@@ -239,7 +243,8 @@ class Sizes:
     def _round(self, low: int, high: int) -> int:
         """The same with three bits, or two digits."""
         size = self._between(low, high)
-        if self._style == "decimal":
+        deep = self._style == "deep" and self._random.random() < DECIMAL
+        if self._style == "decimal" or deep:
             step = 10 ** max(len(str(size)) - self._random.choice((1, 2)), 0)
             return max(1, round(size / step) * step)
         step = 2 ** max(int(math.log2(size)) - 2, 0)
@@ -275,8 +280,8 @@ class Sizes:
             "any": (20, (even(8, 8192), even(8, 8192), even(8, 8192))),
             "deep": (24, (even(8, 256), even(16, 1000), even(4000, 60000))),
         }
-        if self._style == "rows":
-            sorts = {name: sorts[name] for name in ("more rows", "many rows")}
+        only = {"rows": ("more rows", "many rows"), "deep": ("deep",)}.get(self._style, sorts)
+        sorts = {name: sorts[name] for name in only}
         weights = [weight for weight, _ in sorts.values()]
         ((_, (m, n, k)),) = r.choices(list(sorts.values()), weights)
         return m, n, k
