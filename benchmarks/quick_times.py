@@ -27,7 +27,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from multiprocessing.synchronize import Lock
 from pathlib import Path
@@ -191,6 +191,13 @@ def work(
                 raise
 
 
+def lost(exit_codes: Iterable[int | None]) -> str:
+    """What to say of processes that did not end well; empty: all did."""
+    codes = list(exit_codes)
+    failed = sum(code != 0 for code in codes)
+    return f"{failed} of {len(codes)} processes ended early, see above" if failed else ""
+
+
 def opened(selector: str) -> Device:
     """The adapter with what its driver can do, which for many is known."""
     with TemporaryDirectory() as folder:
@@ -242,8 +249,8 @@ def main() -> None:
     args.output.write_bytes(pack(best))
     failed = Counter(not time_ns > 0 for *_, time_ns in times)[True]
     print(f"{args.output}: {len(best)} times, {failed} failed, {time.time() - started:.0f} s")
-    if ended := sum(one.exitcode != 0 for one in workers):
-        raise SystemExit(f"{ended} of {args.workers} processes ended early, see above")
+    if missing := lost(one.exitcode for one in workers):
+        raise SystemExit(missing)
 
 
 if __name__ == "__main__":
